@@ -83,7 +83,7 @@ def _run(cli: CommandLine, rows: int) -> bool:
 @click.command()
 @click.argument("rows", type=click.IntRange(2), default=10_000_000)
 def main(rows: int) -> None:
-    """Write so many movements into a Postgres of its own, and print their statement."""
+    """Write this number of movements into a Postgres of its own, and print their statement."""
     with tempfile.TemporaryDirectory(prefix="predictu-bench-") as name, EmbeddedPostgres(fsync=False) as postgres:
         cli = command_line_for(Path(name), postgres.dsn())
         asyncio.run(_write(postgres.dsn(), rows - rows % 2))

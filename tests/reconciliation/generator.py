@@ -64,7 +64,7 @@ class Planter(PlantedLedger):
         }
 
     def plant(self, count: int) -> list[Fault]:
-        """Plant so many faults of all kinds, at most one at each bet; fewer if no bet is left."""
+        """Plant this number of faults of all kinds, one at a bet; fewer if no bet is left."""
         waiting = {kind: self.rng.sample(self.bets, len(self.bets)) for kind in self._kinds}
         used: set[str] = set()
         faults: list[Fault] = []

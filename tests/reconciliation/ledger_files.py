@@ -111,7 +111,7 @@ class LedgerWriter:
         self._words = {ours: theirs for theirs, ours in dialect.methods.items() if ours != IGNORED}
 
     def write(self, entries: Sequence[Entry], folder: Path, name: str, *, files: int) -> list[Path]:
-        """Write the entries in random order into so many files; returns the files."""
+        """Write the entries in random order into this number of files; returns them."""
         shuffled = self.rng.sample(entries, len(entries))
         # Several copies of one program write the ledger: each writes a header.
         paths = []

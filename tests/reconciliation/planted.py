@@ -50,7 +50,7 @@ SCENES = (
 )
 """Zones and months of last year; in the first four, a day of the month has another length."""
 _DAYS = 2.6
-"""The history is stretched to so many days, from a third of a day before the scene's."""
+"""Days to which the history is stretched, from a third of a day before the scene's."""
 _AT_ONCE = 3
 
 
@@ -58,7 +58,7 @@ _UNREADABLE = Found(name="unreadable", disputed=0, amounts=frozenset())
 
 
 async def prove(history: History, seed: int, faults: int, folder: Path, score: Score) -> None:
-    """Plant so many faults over all operators, and add to the score."""
+    """Plant this number of faults over all operators, and add to the score."""
     rng = random.Random(seed)
     folder = _seed_folder(folder, seed)
     zone, month = SCENES[seed % len(SCENES)]
