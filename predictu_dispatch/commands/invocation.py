@@ -76,7 +76,7 @@ _NEEDED_ROLES: Final = {
     "reconcile accept": "the role predictu_reconciler",
     "retain": "the role predictu_retention",
     "dispute": "the role predictu_auditor",
-    "statement": "the role predictu_reconciler, predictu_support, predictu_operations or predictu_auditor",
+    "statement": f"the role {_RECONCILES}",
     "currencies list": "the role predictu_support, predictu_operations or predictu_auditor",
     "currencies add": "to own the schema predictu_dispatch, as the login that runs `migrate` does",
 }

@@ -38,7 +38,7 @@ class ReconciliationGauges:
 
 
 def _difference_gauges(figures: ReconciliationFigures, age_s: float) -> Iterable[Metric]:
-    """A reconciled operator has 0 for each class of which nothing is open."""
+    """A reconciled operator has 0 for each class without an open item."""
     found: dict[tuple[str, ...], float] = {
         (run["operator_id"], name): 0.0 for run in figures.runs for name in _OPEN_CLASSES
     }
