@@ -28,7 +28,7 @@ from tests.chaos.fault_injector import FaultInjector, plan
 from tests.chaos.report import Report
 from tests.chaos.sealing import SEALED_WITHIN_S, SealedAudit, check_logs, wait_until_sealed
 from tests.chaos.traffic import PLAYERS, Producers
-from tests.chaos.verdict import Verdict, history, judge, operator_ledger
+from tests.chaos.verdict import Verdict, history, interrupted_bodies, judge, operator_ledger
 from tests.support.statement_books import statement_check
 
 _DRAIN_S = 120.0
@@ -132,7 +132,15 @@ async def judged(
     for operator in environment.operators:
         await operator.process.stop()
     predictu = await read_predictu(environment.postgres.dsn(DATABASE))
-    ledgers = [operator_ledger(operator.operator_id, operator.wallet, predictu) for operator in environment.operators]
+    owner = await environment.owner()
+    try:
+        interrupted = await interrupted_bodies(owner)
+    finally:
+        owner.terminate()
+    ledgers = [
+        operator_ledger(operator.operator_id, operator.wallet, predictu, interrupted)
+        for operator in environment.operators
+    ]
     verdict = judge(
         predictu,
         ledgers,

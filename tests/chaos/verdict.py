@@ -7,10 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+import asyncpg
+
 from predictu_dispatch.books_check import check_books
 from predictu_dispatch.books_check.check import Check
 from predictu_dispatch.books_check.delivery_checks import BALANCE_CHECK, ORDER_CHECK
 from predictu_dispatch.books_check.ledgers import OperatorLedger, PredictuLedger, read_operator
+from predictu_dispatch.core.callback import body
+from predictu_dispatch.edge.postgres.outbox_rows import callback_of
 from tests.chaos.answers import AnswerLog, answers_check, order_check
 
 _BET_ID = re.compile(r"bet-\d+")
@@ -108,24 +112,56 @@ def _recovery_s(predictu: PredictuLedger) -> tuple[float, ...]:
     return tuple(sorted(found))
 
 
-def operator_ledger(operator_id: str, wallet: Path, predictu: PredictuLedger) -> OperatorLedger:
+# The columns of a callback as core has it; only those in the body have a meaning here.
+_WITHOUT_BODY = """
+    select c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts as attempt, c.budget_from, c.effect,
+           c.reason, c.params, c.created_at, c.due_at, null::double precision as expires_in_s,
+           c.created_at as leased_at, 0.0::double precision as lease_s, c.amount_format,
+           predictu_dispatch.currency_digits(c.params ->> 'currency') as minor_digits,
+           null::double precision as placement_ended_s_ago
+      from predictu_dispatch.callback c
+     where exists (select from predictu_dispatch.attempt a
+                    where (a.operator_id, a.request_id) = (c.operator_id, c.request_id) and a.reason = 'interrupted')
+       and not exists (select from predictu_dispatch.attempt a
+                        where (a.operator_id, a.request_id) = (c.operator_id, c.request_id)
+                          and a.request_body is not null)
+"""
+
+
+async def interrupted_bodies(owner: "asyncpg.Connection[asyncpg.Record]") -> dict[tuple[str, str], bytes]:
+    """The body of each callback of which every report was lost, by operator_id and request_id.
+
+    The audit has no body of an interrupted attempt, and a debit is often not attempted again.
+    """
+    callbacks = [callback_of(tuple(row), leased_at_s=0.0) for row in await owner.fetch(_WITHOUT_BODY)]
+    return {(callback.operator_id, str(callback.request_id)): body(callback) for callback in callbacks}
+
+
+def operator_ledger(
+    operator_id: str, wallet: Path, predictu: PredictuLedger, interrupted: Mapping[tuple[str, str], bytes]
+) -> OperatorLedger:
     """An operator's side, with the requests of daemons whose clock was wrong.
 
     The operator does not verify those and keeps their hashes. A hash of no request that we sent
-    stays unverified.
+    stays unverified. `interrupted` is what interrupted_bodies() returned.
     """
     ledger = read_operator(operator_id, wallet)
-    sent = {
-        sha256(attempt.request_body.encode()).hexdigest(): attempt
+    bodies = {
+        (attempt.operator_id, attempt.request_id): attempt.request_body.encode()
         for attempt in predictu.attempts
-        if attempt.operator_id == operator_id and attempt.request_body is not None
+        if attempt.request_body is not None
+    } | dict(interrupted)
+    sent = {
+        sha256(content).hexdigest(): (request_id, content)
+        for (sent_to, request_id), content in bodies.items()
+        if sent_to == operator_id
     }
     received = defaultdict(list, ledger.received)
     unknown: list[str | None] = []
     for body_sha256 in ledger.unverified:
-        attempt = sent.get(body_sha256 or "")
-        if attempt is not None and attempt.request_body is not None:
-            received[attempt.request_id].append(attempt.request_body.encode())
+        if body_sha256 in sent:
+            request_id, content = sent[body_sha256]
+            received[request_id].append(content)
         elif body_sha256 is not None:
             unknown.append(body_sha256)
     return ledger._replace(received=dict(received), unverified=tuple(unknown))
