@@ -129,7 +129,7 @@ _WITHOUT_BODY = """
 
 
 async def interrupted_bodies(owner: "asyncpg.Connection[asyncpg.Record]") -> dict[tuple[str, str], bytes]:
-    """The body of each callback of which every report was lost, by operator_id and request_id.
+    """The bodies of callbacks that have no report of any attempt, by operator_id and request_id.
 
     The audit has no body of an interrupted attempt, and a debit is often not attempted again.
     """
