@@ -10,7 +10,7 @@ with listed as (
     -- As it was when it was accepted: its run may be gone. Of years of them, the newest.
     (select a.operator_id, (a.before ->> 'item_id')::uuid, a.before ->> 'class', a.before ->> 'currency',
            (a.before ->> 'disputed')::numeric, (a.before ->> 'day')::date, a.before ->> 'key',
-           a.request_id, null, a.bet_id, null, null, true
+           a.request_id, a.before ->> 'method', a.bet_id, a.before ->> 'player_id', a.before ->> 'transaction_id', true
       from predictu_dispatch.intervention a
      where $3 and a.action = 'accept' and ($1::text is null or a.operator_id = $1)
        and ($2::text is null or a.before ->> 'class' = $2)

@@ -10,7 +10,9 @@ create or replace function predictu_dispatch.record_intervention(
            (select jsonb_object_agg(a.key, a.value) from jsonb_each(after) a where a.key = any (decisive.columns))
       from (values (array['state', 'reason', 'effect', 'attempts', 'review_since', 'warning', 'paused_at',
                           'paused_by', 'pause_reason', 'retired_at', 'retired_by', 'retire_reason',
-                          'item_id', 'run_id', 'key', 'class', 'day', 'amounts', 'currency', 'disputed'])) decisive (columns)
+                          'item_id', 'run_id', 'key', 'class', 'day', 'amounts', 'currency', 'disputed']
+                   -- A difference must be readable when its run is gone.
+                   || case when before ? 'item_id' then array['method', 'player_id', 'transaction_id'] end)) decisive (columns)
 $$;
 
 revoke all on function predictu_dispatch.record_intervention from public;
