@@ -133,10 +133,14 @@ def check(invocation: Invocation) -> None:
     """Validate all files, keys and certificates. Exits 2 with one line per fault."""
     from predictu_dispatch.certification.sandbox import certify_faults  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
+    from predictu_dispatch.edge.config.operator_file import time_zone_faults  # noqa: PLC0415
 
     configuration = invocation.load()
-    if faults := certify_faults(configuration, os.environ):
-        invocation.refuse(ConfigError(faults))
+    faults = list(certify_faults(configuration, os.environ))
+    for operator in configuration.operators.values():
+        faults += time_zone_faults(operator.file, operator.settings)
+    if faults:
+        invocation.refuse(ConfigError(tuple(faults)))
     rows = [
         {
             "operator_id": operator_id,

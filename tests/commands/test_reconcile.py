@@ -297,6 +297,26 @@ async def test_what_the_database_refuses_is_exit_code_1_with_its_reason(harness:
     assert "the database can't be reached" in stderr
 
 
+async def test_only_what_counts_in_accounting_days_needs_the_time_zone(cli: CommandLine) -> None:
+    """A daemon reads the file also on a host without time zones; see the cases of a reload."""
+    cli.write_operator(OPERATOR, OPERATOR_FILE.replace("Pacific/Auckland", "Pacific/New_Town"))
+    (ledger := cli.folder / "ledger.csv").write_text("booked_at,amount,currency,request_id\n")
+    create_key_file(cli.folder / "operators" / "none.pem", "EdDSA")
+    for words in (
+        ("check",),
+        ("reconcile", OPERATOR, "--day", "2026-11-21", str(ledger)),
+        ("statement", OPERATOR, "--currency", "EUR", "--from", "2026-11-21", "--until", "2026-11-21"),
+    ):
+        code, _, stderr = await cli.run(*words)
+        assert (
+            code,
+            one_line(stderr).endswith(
+                f'operators/{OPERATOR}.toml: reconcile.time_zone = "Pacific/New_Town": must be "UTC" or an IANA'
+                ' time zone that this host knows (package tzdata), such as "Europe/Malta"'
+            ),
+        ) == (2, True), stderr
+
+
 async def test_a_pull_that_fails_is_exit_code_1_with_the_reason(harness: Harness, cli: CommandLine) -> None:
     del harness
     text = OPERATOR_FILE.replace("none.pem", "key.pem").replace(

@@ -39,7 +39,7 @@ def test_the_section_changes_nothing_for_a_daemon() -> None:
     assert settings_fingerprint(settings) == settings_fingerprint(OperatorSettings.model_validate(LEAST))
 
 
-ZONE = 'must be "UTC" or an IANA time zone that this host knows (package tzdata), such as "Europe/Malta"'
+ZONE = 'must be "UTC" or the name of an IANA time zone, such as "Europe/Malta"'
 METHODS = 'BET_LOSE, BET_MAKE, BET_REFUND, BET_ROLLBACK, BET_SELL, BET_WIN, "ignore" or ""'
 A_TABLE = f"must be a table of at most 1000 values of the operator = {METHODS}"
 VALUES = f"must be a table of values of the operator = {METHODS}"
@@ -49,8 +49,8 @@ VALUES = f"must be a table of values of the operator = {METHODS}"
     ("given", "key", "allowed"),
     [
         ({"format": "xlsx"}, "format", 'must be "csv" or "ndjson" or "json"'),
-        ({"time_zone": "Europe/Valetta"}, "time_zone", ZONE),
-        ({"time_zone": "right/Europe/Malta"}, "time_zone", ZONE),
+        ({"time_zone": "../Europe/Malta"}, "time_zone", ZONE),
+        ({"time_zone": ""}, "time_zone", ZONE),
         ({"day_starts": "6:00"}, "day_starts", 'must be a local time from "00:00" to "23:59"'),
         ({"day_starts": "24:00"}, "day_starts", 'must be a local time from "00:00" to "23:59"'),
         ({"settle_s": -1}, "settle_s", "must be a number from 0 to 86400"),

@@ -24,7 +24,7 @@ from predictu_dispatch.core.database import Refused
 from predictu_dispatch.core.ledger_request import LedgerRefusal
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.config.files import ConfigError
-from predictu_dispatch.edge.config.operator_file import read_operator, read_operator_settings
+from predictu_dispatch.edge.config.operator_file import read_ledger_settings, read_operator
 from predictu_dispatch.edge.http.ledger_client import PullLimits
 from predictu_dispatch.edge.postgres.reconciliation_store import ReconciliationStore, open_reconciliation_store
 from predictu_dispatch.reconciliation.files import LedgerFile, LedgerFileError, open_ledger
@@ -84,7 +84,7 @@ async def run_reconciliation(
 
 def _settings(invocation: Invocation, file: Path) -> OperatorSettings:
     try:
-        return read_operator_settings(file)
+        return read_ledger_settings(file)
     except ConfigError as error:
         invocation.refuse(error)
 

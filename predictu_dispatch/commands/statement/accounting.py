@@ -48,7 +48,7 @@ def accounting_of(invocation: Invocation, operator: str, zone: str | None) -> Ac
 def _settings(invocation: Invocation, operator: str) -> ReconcileSettings | None:
     """[reconcile] of the operator's file; None if this host has no such file."""
     from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415 - loaded only where used
-    from predictu_dispatch.edge.config.operator_file import read_operator_settings  # noqa: PLC0415
+    from predictu_dispatch.edge.config.operator_file import read_ledger_settings  # noqa: PLC0415
 
     folder = invocation.config.parent / "operators"
     # An operator's id is part of a path only if a file has exactly this name.
@@ -56,6 +56,6 @@ def _settings(invocation: Invocation, operator: str) -> ReconcileSettings | None
     if file is None:
         return None
     try:
-        return read_operator_settings(file).reconcile
+        return read_ledger_settings(file).reconcile
     except ConfigError as error:
         invocation.refuse(error)

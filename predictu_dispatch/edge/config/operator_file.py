@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from cryptography import x509
 from pydantic import ValidationError
 
+from predictu_dispatch.core.accounting_days import time_zone
 from predictu_dispatch.core.operator_settings import (
     OperatorSettings,
     SigningSettings,
@@ -101,6 +102,24 @@ def read_operator_settings(file: Path) -> OperatorSettings:
     if settings is None:
         raise ConfigError(faults)
     return settings
+
+
+def read_ledger_settings(file: Path) -> OperatorSettings:
+    """Returns an operator's settings if this host can use `[reconcile]`; raises ConfigError."""
+    settings = read_operator_settings(file)
+    if faults := time_zone_faults(file, settings):
+        raise ConfigError(faults)
+    return settings
+
+
+def time_zone_faults(file: Path, settings: OperatorSettings) -> tuple[Fault, ...]:
+    """Returns a fault if this host does not know `[reconcile] time_zone`, which no daemon uses."""
+    name = settings.reconcile.time_zone
+    try:
+        time_zone(name)
+    except ValueError as error:
+        return (Fault(file=str(file), key="reconcile.time_zone", value=shown(name), allowed=f"must be {error}"),)
+    return ()
 
 
 def read_operator(file: Path, environ: Mapping[str, str]) -> OperatorConfig:

@@ -146,10 +146,14 @@ CASES = [
         change=lambda folder: write_operator(folder, "op_a", tls="[reconcile]\ntime_zone = 'Europe/Malta'"),
     ),
     Case(
+        what="a time zone that this host does not know",
+        change=lambda folder: write_operator(folder, "op_a", tls="[reconcile]\ntime_zone = 'Europe/New_Town'"),
+    ),
+    Case(
         what="a bad spelling of the ledger",
-        change=lambda folder: write_operator(folder, "op_a", tls="[reconcile]\ntime_zone = 'Malta'"),
+        change=lambda folder: write_operator(folder, "op_a", tls="[reconcile]\nday_starts = '6:00'"),
         kept=("op_a",),
-        faults=('operators/op_a.toml: reconcile.time_zone = "Malta": must be',),
+        faults=('operators/op_a.toml: reconcile.day_starts = "6:00": must be',),
     ),
     # What only `certify` uses.
     Case(
