@@ -21,19 +21,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, Protocol
 
+from typing_extensions import override
+
 from predictu_dispatch.core.printable import printable
 
 RECORD_CHARS_MAX: Final = 1024 * 1024
 """Limit of a record, of one line or several."""
 _BLOCK_BYTES: Final = 256 * 1024
 _MEMBERS_MAX: Final = 1000
+_DIRECTORY_BYTES_MAX: Final = 1024 * 1024
+"""Of the list of files in a zip, which zipfile reads at once."""
 _UNPACKED_RATIO_MAX: Final = 200
 """Ledgers shrink to a tenth or twentieth; a zip bomb to a thousandth."""
 _UNPACKED_BYTES_MIN: Final = 64 * 1024 * 1024
 """Less is never a bomb."""
 
 _GZIP: Final = b"\x1f\x8b"
-_ZIPS: Final = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_ZIP_END: Final = b"PK\x05\x06"
+_ZIP_END_BYTES: Final = 22
+"""Of the record at the end of a zip, without its comment."""
+_ZIPS: Final = (b"PK\x03\x04", _ZIP_END, b"PK\x07\x08")
 _REFUSED: Final = (
     (codecs.BOM_UTF32_LE, "is UTF-32; it must be UTF-8"),
     (codecs.BOM_UTF16_LE, "is UTF-16; it must be UTF-8"),
@@ -140,6 +147,17 @@ class LedgerPart:
             raise self.fault("is UTF-16 or not text; it must be UTF-8")
 
 
+class _Archive(io.BufferedReader):
+    """A zip whose list of files is not longer than allowed."""
+
+    @override
+    def read(self, size: int | None = -1, /) -> bytes:
+        # Without a size, zipfile reads the end of the file, which has a limit.
+        if size is not None and size > _DIRECTORY_BYTES_MAX:
+            raise zipfile.BadZipFile(f"its list of files has more than {_DIRECTORY_BYTES_MAX} bytes")
+        return super().read(size)
+
+
 class LedgerFile:
     """An open file."""
 
@@ -169,12 +187,17 @@ class LedgerFile:
 
     def _members(self) -> Iterator[LedgerPart]:
         unpacked = _Unpacked(self.size_bytes)
-        with zipfile.ZipFile(self._file) as archive:
+        raw = io.FileIO(self._file.fileno(), closefd=False)
+        with _Archive(raw) as file, zipfile.ZipFile(file) as archive:
             members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith(_MAC_FOLDER)]
             if not 0 < len(members) <= _MEMBERS_MAX:
                 raise LedgerFileError(self.name, f"has {len(members)} files; a zip has 1 to {_MEMBERS_MAX}")
             if any(member.filename == _EXCEL_MEMBER for member in members):
                 raise LedgerFileError(self.name, "is an Excel workbook; it must be text, such as CSV")
+            # Of joined zips, zipfile reads the last one only.
+            file.seek(-_ZIP_END_BYTES - len(archive.comment), os.SEEK_END)
+            if file.read(4) != _ZIP_END or min(member.header_offset for member in archive.infolist()):
+                raise LedgerFileError(self.name, "has more before or after its zip; give each file by itself")
             for member in members:
                 name = f"{self.name}/{printable(member.filename)}"
                 if member.flag_bits & 1:

@@ -14,8 +14,10 @@ from predictu_dispatch.reconciliation.files import RECORD_CHARS_MAX, LedgerPart
 from predictu_dispatch.reconciliation.record import Record, RecordFault, misnamed_column
 
 _DEFAULTS: Final = ReconcileColumns()
-_KEYS_MAX: Final = 1_000
-"""Different lists of keys that are remembered."""
+_KEYS_BYTES_MAX: Final = 1024 * 1024
+"""Of the lists of keys that are remembered, about. Most ledgers have one list."""
+_KEY_BYTES: Final = 64
+"""What a key takes beside its characters."""
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
@@ -144,6 +146,7 @@ class _Fields:
         self._part = part
         self._names = columns
         self._well_named: set[tuple[str, ...]] = set()
+        self._room = _KEYS_BYTES_MAX
         self._columns = {ours: theirs for ours, theirs in columns if theirs}
         self._unseen = {theirs: ours for ours, theirs in self._columns.items() if theirs != getattr(_DEFAULTS, ours)}
         self._is_empty = True
@@ -169,7 +172,8 @@ class _Fields:
         if keys in self._well_named:
             return ""
         why = misnamed_column(keys, self._names)
-        if not why and len(self._well_named) < _KEYS_MAX:
+        if not why and self._room > 0:
+            self._room -= sum(len(key) + _KEY_BYTES for key in keys)
             self._well_named.add(keys)
         return why
 

@@ -106,6 +106,9 @@ def _encrypted(archive: bytes) -> bytes:
         (zipped(), "ledger.csv: has 0 files"),
         (zipped(*((str(number), LEDGER) for number in range(1001))), "ledger.csv: has 1001 files; a zip has 1 to 1000"),
         (zipped(("a.csv", LEDGER))[:-30], "ledger.csv: is damaged: File is not a zip file"),
+        (zipped(("a.csv", LEDGER)) + zipped(("b.csv", LEDGER)), "ledger.csv: has more before or after its zip"),
+        (zipped(("a.csv", LEDGER)) + LEDGER, "ledger.csv: has more before or after its zip"),
+        (zipped(*(("n" * 60_000 + str(n), b"") for n in range(18))), "ledger.csv: is damaged: its list of files has"),
         (zipped(("a.csv", LEDGER), method=zipfile.ZIP_STORED).replace(b"bet-9,", b"bet-8,"), "is damaged: Bad CRC-32"),
         (_encrypted(zipped(("a.csv", LEDGER))), "ledger.csv/a.csv: is encrypted"),
         (zipped(("[Content_Types].xml", b""), ("xl/workbook.xml", b"")), "ledger.csv: is an Excel workbook"),
@@ -204,7 +207,9 @@ def test_memory_is_flat_whatever_the_length_of_the_ledger(tmp_path: Path, ledger
     if ledger_format == "csv":
         content = written(row(number, note=note) for number in range(5000))
     else:
-        objects = [json.dumps({"amount": number, "note": note}) for number in range(5000)]
+        # Each of the first ones has another list of keys.
+        names = [f"{number}{note * 4}" if number < 1000 else "note" for number in range(5000)]
+        objects = [json.dumps({"amount": number, name: note}) for number, name in enumerate(names)]
         content = ("\n".join(objects) if ledger_format == "ndjson" else f"[{','.join(objects)}]").encode()
     path = tmp_path / "ledger.gz"
     path.write_bytes(gzip.compress(content, 1))
