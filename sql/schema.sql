@@ -1924,6 +1924,10 @@ begin
                f.currency as theirs_currency, f.day_in_period as theirs_day,
                case when f.lines = 1 and f.lines_in_period = 1 then f.amount else 0 end as theirs,
                case when f.lines = 1 then f.source end as at_source, case when f.lines = 1 then f.line end as at_line,
+               -- The first booking tells an unknown outcome: only what differs from the request is disputed.
+               case when j.knowledge = 'unknown' and f.booked_at >= period_from and f.booked_at < period_until
+                     and (j.is_debit_confirmed or d.lines is not null or j.is_debit_elsewhere)
+                    then coalesce(j.amount, 0) else 0 end as resolved,
                j.is_in_ledger and j.is_final as is_in_ledger,
                predictu_dispatch.difference_class(
                    true,
@@ -1980,7 +1984,7 @@ begin
           left join credited_bet credited on credited.bet_id = j.bet_id
         union all
         select null, u.source, u.line, null, 0, 1, u.currency, greatest(run.first_day, least(run.last_day, u.day)), u.booked_at,
-               null, 0, null, u.currency, u.day, case when u.is_in_period then u.amount else 0 end, u.source, u.line, false,
+               null, 0, null, u.currency, u.day, case when u.is_in_period then u.amount else 0 end, u.source, u.line, 0, false,
                predictu_dispatch.difference_class(true, u.is_in_period, false, 'no_callback', 1, false, true, true, true, false,
                                                   coalesce(e.other_end, 'none'), false, true), false
           from unmatched u
@@ -2014,12 +2018,12 @@ begin
     placed as materialized (
         select d.item_no, true as is_item, d.class, d.currency as item_currency, d.day as item_day, d.request_id, d.source,
                d.line, d.at_source, d.at_line, d.rows_ours, d.rows_theirs, d.at, d.bet_amount, d.currency as ours_currency,
-               d.ours, d.ours_day, d.theirs_currency, d.theirs_day, d.theirs, d.is_in_ledger
+               d.ours, d.ours_day, d.theirs_currency, d.theirs_day, d.theirs, d.resolved, d.is_in_ledger
           from differing d where not exists (select from merged m where m.request_id = d.request_id)
         union all
         select m.item_no, false, 'debit_standing', m.item_currency, m.item_day, m.request_id, m.source, m.line, m.at_source,
                m.at_line, m.rows_ours, m.rows_theirs, m.at, m.bet_amount, m.currency, m.ours, m.ours_day, m.theirs_currency,
-               m.theirs_day, m.theirs, m.is_in_ledger
+               m.theirs_day, m.theirs, m.resolved, m.is_in_ledger
           from merged m
     ),
     posting as materialized (
@@ -2039,35 +2043,41 @@ begin
          group by p.item_no, p.class, p.item_currency, p.item_day, t.currency, t.day
     ),
     disputed as materialized (
-        select p.item_no, p.class, p.item_currency, p.item_day, p.currency, abs(sum(p.theirs - p.ours)) as disputed
-          from posting p
+        select p.item_no, p.class, p.item_currency, p.item_day, p.currency, abs(sum(p.difference)) as disputed,
+               greatest(-sum(p.difference), 0) as owed
+          from (select p.item_no, p.class, p.item_currency, p.item_day, p.currency, p.theirs - p.ours as difference
+                  from posting p
+                union all
+                select p.item_no, p.class, p.item_currency, p.item_day, p.ours_currency, -p.resolved
+                  from placed p where p.resolved <> 0) p
          where predictu_dispatch.difference_kind(p.class) = 'difference' and p.class <> 'debit_standing'
          group by p.item_no, p.class, p.item_currency, p.item_day, p.currency
         union all
-        select p.item_no, p.class, p.item_currency, p.item_day, p.item_currency, p.bet_amount
+        select p.item_no, p.class, p.item_currency, p.item_day, p.item_currency, p.bet_amount, p.bet_amount
           from placed p where p.class = 'debit_standing' and p.is_item
     ),
     total as materialized (
         select part.class, part.currency, part.day, sum(part.items)::bigint as items, sum(part.rows_ours)::bigint as rows_ours,
                sum(part.rows_theirs)::bigint as rows_theirs, sum(part.ours) as ours, sum(part.theirs) as theirs,
-               sum(part.disputed) as disputed
-          from (select 'agreed', a.currency, a.day, a.items, a.rows_ours, a.rows_theirs, 0::numeric, 0::numeric, 0::numeric
+               sum(part.disputed) as disputed, sum(part.owed) as owed
+          from (select 'agreed', a.currency, a.day, a.items, a.rows_ours, a.rows_theirs, 0::numeric, 0::numeric, 0::numeric,
+                       0::numeric
                   from agreed a
                 union all
-                select 'agreed', a.currency, a.ours_day, 0, 0, 0, a.ours, 0, 0 from agreed a where a.ours <> 0
+                select 'agreed', a.currency, a.ours_day, 0, 0, 0, a.ours, 0, 0, 0 from agreed a where a.ours <> 0
                 union all
-                select 'agreed', a.theirs_currency, a.theirs_day, 0, 0, 0, 0, a.theirs, 0 from agreed a where a.theirs <> 0
+                select 'agreed', a.theirs_currency, a.theirs_day, 0, 0, 0, 0, a.theirs, 0, 0 from agreed a where a.theirs <> 0
                 union all
                 select p.class, p.item_currency, p.item_day, count(*) filter (where p.is_item), sum(p.rows_ours),
-                       sum(p.rows_theirs), 0, 0, 0
+                       sum(p.rows_theirs), 0, 0, 0, 0
                   from placed p group by p.class, p.item_currency, p.item_day
                 union all
-                select p.class, p.currency, p.day, 0, 0, 0, sum(p.ours), sum(p.theirs), 0
+                select p.class, p.currency, p.day, 0, 0, 0, sum(p.ours), sum(p.theirs), 0, 0
                   from posting p group by p.class, p.currency, p.day
                 union all
-                select d.class, d.currency, d.item_day, 0, 0, 0, 0, 0, sum(d.disputed)
+                select d.class, d.currency, d.item_day, 0, 0, 0, 0, 0, sum(d.disputed), sum(d.owed)
                   from disputed d group by d.class, d.currency, d.item_day) part (
-                      class, currency, day, items, rows_ours, rows_theirs, ours, theirs, disputed)
+                      class, currency, day, items, rows_ours, rows_theirs, ours, theirs, disputed, owed)
          group by part.class, part.currency, part.day
     ),
     listed as materialized (
@@ -2159,9 +2169,9 @@ begin
     ),
     stored_totals as (
         insert into predictu_dispatch.reconciliation_total
-            (operator_id, run_id, class, currency, day, items, rows_ours, rows_theirs, ours, theirs, disputed)
+            (operator_id, run_id, class, currency, day, items, rows_ours, rows_theirs, ours, theirs, disputed, owed)
         select run.operator_id, run.run_id, t.class, t.currency, t.day, t.items, t.rows_ours, t.rows_theirs, t.ours, t.theirs,
-               t.disputed
+               t.disputed, t.owed
           from total t
     ),
     stored_items as (
@@ -5932,7 +5942,8 @@ CREATE TABLE predictu_dispatch.reconciliation_total (
     rows_theirs bigint NOT NULL,
     ours numeric NOT NULL,
     theirs numeric NOT NULL,
-    disputed numeric NOT NULL
+    disputed numeric NOT NULL,
+    owed numeric NOT NULL
 );
 
 CREATE TABLE predictu_dispatch.reconciliation_unreadable (

@@ -54,6 +54,8 @@ class Total(NamedTuple):
     ours: int
     theirs: int
     disputed: int
+    owed: int
+    """The part of `disputed` that players have too little in the operator's ledger."""
 
     @property
     def difference(self) -> int:
@@ -64,18 +66,16 @@ class Total(NamedTuple):
         return RULES[self.name].kind
 
     @property
-    def owed(self) -> int:
-        """What players have too little in the operator's ledger. Of a total of all days only."""
-        if self.name is DifferenceClass.DEBIT_STANDING:
-            # The debit may be the same on both sides: it should have been reversed.
-            return self.disputed
-        return (self.disputed - self.difference) // 2 if self.kind is Kind.DIFFERENCE else 0
+    def over(self) -> int:
+        """What players have too much in the operator's ledger."""
+        return self.disputed - self.owed if self.kind is Kind.DIFFERENCE else 0
 
     @property
-    def over(self) -> int:
-        """What players have too much in the operator's ledger. Of a total of all days only."""
-        is_split = self.kind is Kind.DIFFERENCE and self.name is not DifferenceClass.DEBIT_STANDING
-        return (self.disputed + self.difference) // 2 if is_split else 0
+    def resolved(self) -> int:
+        """The part of the difference that bookings of unknown outcomes explain."""
+        if self.kind is not Kind.DIFFERENCE or self.name is DifferenceClass.DEBIT_STANDING:
+            return 0
+        return self.difference - (self.over - self.owed)
 
 
 class DaySum(NamedTuple):

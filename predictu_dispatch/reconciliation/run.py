@@ -220,6 +220,7 @@ def total_of(row: Mapping[str, Any]) -> Total:
         int(row["ours"]),
         int(row["theirs"]),
         int(row["disputed"]),
+        int(row["owed"]),
     )
 
 

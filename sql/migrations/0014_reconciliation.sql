@@ -122,6 +122,8 @@ create table predictu_dispatch.reconciliation_total (
     ours        numeric not null,
     theirs      numeric not null,
     disputed    numeric not null,
+    -- The part of disputed that players have too little in the operator's ledger.
+    owed        numeric not null,
     primary key (operator_id, run_id, class, currency, day),
     foreign key (operator_id, run_id) references predictu_dispatch.reconciliation_run
 );

@@ -203,7 +203,11 @@ async def test_show_has_both_sides_the_history_and_what_to_do(harness: Harness, 
     [line] = output["difference"]["lines"]
     assert (line["source"], line["booked_at"]) == ("ledger-20261121.csv", "2026-11-21T10:00:05.123Z")
     assert [row["action"] for row in output["history"]] == ["explain"]
-    later = await finished_run(harness.owner, item("request:9", "in_flight"))
+    told = item("transaction:t-9", "booked_twice", disputed=600)
+    later = await finished_run(harness.owner, item("request:9", "in_flight"), told)
+    assert "the first booking tells the outcome" not in text
+    text = one_line((await scene.bob.run("reconcile", "show", str(told["item_id"])))[1])
+    assert "disputed 6.00 EUR the first booking tells the outcome, which was unknown here" in text
     text = one_line((await scene.bob.run("reconcile", "show", scene.missing_here))[1])
     assert f"state closed by run {later}" in text
     assert "What to do: nothing, it is not open." in text

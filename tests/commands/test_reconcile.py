@@ -20,7 +20,9 @@ START, END = datetime(2026, 11, 20, 23, tzinfo=UTC), datetime(2026, 11, 21, 23, 
 
 
 def total(name: str, items: int, rows: tuple[int, int], money: tuple[int, int, int], currency: str = "EUR") -> Total:
-    return Total(DifferenceClass(name), currency, DAY, items, *rows, *money)
+    ours, theirs, disputed = money
+    owed = disputed if name == "debit_standing" else max(disputed + ours - theirs, 0) // 2 * bool(disputed)
+    return Total(DifferenceClass(name), currency, DAY, items, *rows, *money, owed)
 
 
 AGREED = total("agreed", 88_195, (88_195, 88_195), (-4_122_015, -4_122_015, 0))
@@ -99,7 +101,7 @@ Next: predictu-dispatch reconcile list op_abc123, then reconcile show ID
 
 def test_bookings_of_what_was_confirmed_on_other_days_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     hint = "Day differs: its sums do not cancel"
-    one = Total(DifferenceClass.DAY_DIFFERS, "EUR", DAY, 1, 1, 1, 0, -2500, 0)
+    one = Total(DifferenceClass.DAY_DIFFERS, "EUR", DAY, 1, 1, 1, 0, -2500, 0, 0)
     assert hint in printed(capsys, replace(RESULT, totals=(*RESULT.totals, one)))
     other = one._replace(day=DAY + timedelta(days=1), items=0, ours=-2500, theirs=0)
     assert hint not in printed(capsys, replace(RESULT, totals=(*RESULT.totals, one, other)))
@@ -166,6 +168,14 @@ def test_a_class_whose_items_compensate_each_other_is_both_owed_and_over(capsys:
     assert "\nowed 12.57 EUR: the operator's ledger" in text
     assert "\nover 12.50 EUR, 3 JPY: the operator's ledger" in text
     assert (as_json(result)["owed"], as_json(result)["over"]) == ({"EUR": 1_257}, {"EUR": 1_250, "JPY": 3})
+
+
+def test_the_part_of_a_difference_that_tells_an_unknown_outcome_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    twice = Total(DifferenceClass.BOOKED_TWICE, "EUR", DAY, 1, 1, 2, 0, -5_000, 2_500, 2_500)
+    text = one_line(printed(capsys, replace(RESULT, totals=(twice,), sums=())))
+    assert "booked twice 1 0.00 -50.00 -50.00 owed owed 25.00 EUR: the" in text
+    assert "-25.00 EUR of the differences tell an outcome that was unknown here: not disputed" in text
+    assert "that was unknown here" not in printed(capsys, RESULT)
 
 
 def test_what_was_not_compared_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -203,14 +203,29 @@ class NaiveClassifier(NaiveMatcher):
         for line in item.all_lines:
             if self.period.has(line.booked_at):
                 item.amounts.setdefault((line.currency, line.day), [0, 0])[1] += line.amount
-        item.disputed = self._disputed(item)
+        if item.name in OWED:
+            self._dispute(item)
 
-    def _disputed(self, item: Item) -> Counter[str]:
+    def _dispute(self, item: Item) -> None:
         if item.name == "debit_standing":
             assert item.callback is not None
             bet = self.bets[item.callback["bet_id"]]
-            return Counter({bet["currency"]: bet["amount"]})
+            item.disputed[bet["currency"]] = item.owed[bet["currency"]] = bet["amount"]
+            return
         sums: Counter[str] = Counter()
         for (currency, _), (ours, theirs) in item.amounts.items():
-            sums[currency] += theirs - ours if item.name in OWED else 0
-        return Counter({currency: abs(total) for currency, total in sums.items() if total})
+            sums[currency] += theirs - ours
+        if self._tells_the_outcome(item):
+            currency, _, amount = self._expected(item)
+            sums[currency] -= amount
+        for currency, total in sums.items():
+            item.disputed[currency] = abs(total)
+            item.owed[currency] = max(-total, 0)
+
+    def _tells_the_outcome(self, item: Item) -> bool:
+        """Return True for an unknown outcome that the first line, booked in the period, shows."""
+        if item.callback is not None and self.knowledge(item.callback) != "unknown":
+            return False
+        is_known_here = item.callback is not None or item.adopted is not None
+        first = min((line.booked_at for line in item.lines), default=None)
+        return is_known_here and self.period.has(first) and not self._reverses_nothing(item)

@@ -74,6 +74,8 @@ class Item:
     amounts: dict[tuple[str, date], list[int]] = field(default_factory=dict)
     """[ours, theirs] for each currency and accounting day."""
     disputed: Counter[str] = field(default_factory=Counter)
+    owed: Counter[str] = field(default_factory=Counter)
+    """The part of it that players have too little there."""
 
     @property
     def all_lines(self) -> list[Line]:

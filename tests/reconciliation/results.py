@@ -41,6 +41,8 @@ class Result:
     """(class, "items" | "rows_ours" | "rows_theirs")."""
     money: dict[tuple[str, str, date], tuple[int, int]] = field(default_factory=dict)
     """(ours, theirs) by class, currency and day, without those where both are 0."""
+    disputed: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """(disputed, owed) by class and currency, without those where nothing is disputed."""
     sums: dict[tuple[str, date], tuple[int, int]] = field(default_factory=dict)
     is_complete: bool = True
     refused: list[str] = field(default_factory=list)
@@ -54,6 +56,7 @@ def naive_result(classifier: NaiveClassifier, unreadable: Iterable[tuple[int, in
     """Return what the naive classifier found; its sums are taken from our rows and the lines."""
     result = Result(is_complete=not list(unreadable))
     money: dict[tuple[str, str, date], list[int]] = defaultdict(lambda: [0, 0])
+    disputed: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for item in classifier.items:
         result.rows[item.name, "items"] += 1
         result.rows[item.name, "rows_ours"] += item.rows_ours
@@ -61,6 +64,9 @@ def naive_result(classifier: NaiveClassifier, unreadable: Iterable[tuple[int, in
         for (currency, day), amounts in item.amounts.items():
             for side in (0, 1):
                 money[item.name, currency, day][side] += amounts[side]
+        for currency, amount in item.disputed.items():
+            disputed[item.name, currency][0] += amount
+            disputed[item.name, currency][1] += item.owed[currency]
         if item.name != "agreed":
             result.items[_subject(item, label)] = Found(
                 name=item.name,
@@ -69,6 +75,7 @@ def naive_result(classifier: NaiveClassifier, unreadable: Iterable[tuple[int, in
             )
     result.rows += Counter()
     result.money = {key: (ours, theirs) for key, (ours, theirs) in money.items() if ours or theirs}
+    result.disputed = {key: (both, owed) for key, (both, owed) in disputed.items() if both}
     result.sums = _sums(classifier, classifier.lines)
     return result
 
@@ -105,6 +112,9 @@ async def sql_result(
             result.rows[row["class"], column] += row[column]
         if row["ours"] or row["theirs"]:
             result.money[row["class"], row["currency"], row["day"]] = int(row["ours"]), int(row["theirs"])
+        if row["disputed"]:
+            both, owed = result.disputed.get((row["class"], row["currency"]), (0, 0))
+            result.disputed[row["class"], row["currency"]] = both + int(row["disputed"]), owed + int(row["owed"])
     result.rows += Counter()
     for row in await connection.fetch("select * from predictu_dispatch.reconciliation_item where run_id = $1", run_id):
         lines = json.loads(row["lines"])
@@ -151,7 +161,7 @@ def disagreements(sql: Result, naive: Result, describe: Mapping[Subject, Any]) -
         for subject in sql.items.keys() | naive.items.keys()
         if sql.items.get(subject) != naive.items.get(subject)
     ]
-    for what in ("rows", "money", "sums"):
+    for what in ("rows", "money", "disputed", "sums"):
         one, other = dict(getattr(sql, what)), dict(getattr(naive, what))
         faults += [
             f"{what} of {key}: SQL {one.get(key)}, naive {other.get(key)}"

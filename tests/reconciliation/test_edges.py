@@ -1,6 +1,7 @@
 """What crosses the edges of a run: no loss disappears between two runs."""
 
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -141,6 +142,37 @@ async def test_a_second_booking_in_another_currency_is_listed_with_its_money(boo
     assert [(item["class"], item["currency"], item["disputed"]) for item in found.items] == [
         ("booked_twice", "SEK", 7000)
     ]
+
+
+async def test_the_first_booking_of_an_unknown_outcome_is_not_disputed(books: Books, database: Database) -> None:
+    """Only what differs from the request is; the whole booking is a part of the identity."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    booked: dict[str, tuple[int, list[dict[str, Any]]]] = {
+        "less": (-1, [{"amount": STAKE - 1}]),
+        "twice": (STAKE, [{}, {"transaction_id": "tx-2"}]),
+        "in-another-currency": (-STAKE, [{"currency": "SEK", "amount": 7000}]),
+        "of-another-player": (0, [{"player_id": "p2"}]),
+        # The other booking is in another period, and tells the outcome there.
+        "again": (STAKE, [{"booked_at": yesterday - timedelta(days=2)}, {"transaction_id": "tx-3"}]),
+    }
+    wins, bookings = {}, []
+    for bet_id, (_, lines) in booked.items():
+        bookings.append(line(-STAKE, await books.placed(bet_id)))
+        wins[await books.ended(bet_id, outcome=exhausted)] = bet_id
+        bookings += [line(STAKE, list(wins)[-1]) | fields for fields in lines]
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, bookings, given=(yesterday - timedelta(days=3), datetime.now(UTC)))
+    assert {wins[item["request_id"]]: item["disputed"] for item in found.items if item["currency"] == "EUR"} == {
+        bet_id: abs(over) for bet_id, (over, _) in booked.items()
+    }
+    sums = Counter[tuple[str, str]]()
+    for total in found.totals:
+        for column in ("disputed", "owed", "ours", "theirs"):
+            sums[total["currency"], column] += total[column]
+    overs = [over for over, _ in booked.values()]
+    assert (sums["EUR", "disputed"], sums["EUR", "owed"]) == (sum(map(abs, overs)), STAKE + 1)
+    assert (sums["SEK", "disputed"], sums["SEK", "owed"]) == (7000, 0)
+    assert found.run["is_complete"]
 
 
 async def test_a_run_that_could_not_read_all_lines_closes_no_difference_of_lines(

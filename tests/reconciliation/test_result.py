@@ -31,7 +31,7 @@ def total(
     day: date = DAY,
     currency: str = "EUR",
 ) -> Total:
-    return Total(name, currency, day, 1, 1, 1, ours, theirs, abs(theirs - ours))
+    return Total(name, currency, day, 1, 1, 1, ours, theirs, abs(theirs - ours), max(ours - theirs, 0))
 
 
 def amounts(*pairs: tuple[str, int, int]) -> list[list[dict[str, object]]]:

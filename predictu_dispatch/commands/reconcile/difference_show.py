@@ -118,6 +118,8 @@ def _print(found: _Found) -> None:
     digits: Mapping[str, int] = json.loads(item["digits"] or "{}")
     if is_difference:
         print_field("disputed", money(int(item["disputed"]), item["currency"], digits.get(item["currency"])))
+        if _has_told_the_outcome(item):
+            print_field("", "the first booking tells the outcome, which was unknown here; it is not disputed")
     print_field("found", f"{timestamp(item['found_at'])} by {item['found_by']} in run {item['run_id']}")
     if item["first_found_at"] != item["found_at"]:
         print_field("", f"for the first time at {timestamp(item['first_found_at'])}")
@@ -155,6 +157,13 @@ def _state(found: _Found) -> str:
         return "accepted"
     closed_by = found.item["closed_by_run_id"]
     return "closed" if closed_by is None else f"closed by run {closed_by}"
+
+
+def _has_told_the_outcome(item: Row) -> bool:
+    """Return True if less is disputed than the sides differ by."""
+    amounts = [one for one in json.loads(item["amounts"]) if one["currency"] == item["currency"]]
+    differs_by = abs(sum(int(one["theirs"]) - int(one["ours"]) for one in amounts))
+    return item["class"] != DifferenceClass.DEBIT_STANDING and differs_by != int(item["disputed"])
 
 
 def _print_amounts(amounts: list[dict[str, Any]], digits: Mapping[str, int], zone: str) -> None:

@@ -60,6 +60,12 @@ def _print_tables(result: RunResult) -> None:
         if sums := _to_settle(result)[tag]:
             amounts = ", ".join(money(sums[code], code, result.digits.get(code)) for code in sums)
             print_wrapped(f"{tag} {amounts}: {meaning}", hanging="    ")
+    for currency, totals in by_currency(result.totals).items():
+        if resolved := sum(one.resolved for one in totals):
+            amount = f"{signed(resolved, result.digits.get(currency))} {currency}"
+            print_wrapped(
+                f"{amount} of the differences tell an outcome that was unknown here: not disputed", hanging="    "
+            )
     for one in identities(result.totals, result.sums):
         print_wrapped(_identity_line(one, result.digits.get(one.currency)), hanging="    ")
     print_wrapped(_rows_line(result), hanging="    ")
