@@ -2830,6 +2830,13 @@ begin
                              case when run.finished_at is null then 'is unknown' else 'has finished' end),
             hint = 'Begin another run with begin_reconciliation().';
     end if;
+    -- Behind a pooling proxy, the caller may not notice that the server was restarted.
+    if lines_read <> (select count(*) from predictu_dispatch.reconciliation_line l
+                       where l.operator_id = operator_id and l.run_id = run_id) then
+        raise exception using errcode = 'PD005',
+            message = format('run %s of operator %s is refused: lines that it has copied are gone', run_id, operator_id),
+            hint = 'The server was restarted, or another session removed them. Reconcile again.';
+    end if;
     run.given_from := given_from;
     run.given_until := given_until;
     select * into strict found_rows from predictu_dispatch.classify(run);

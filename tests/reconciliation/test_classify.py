@@ -500,14 +500,25 @@ async def test_a_killed_run_leaves_nothing_that_counts(books: Books, database: D
         assert await owner.fetchval(left, run["run_id"]) == 0
 
 
-async def test_lines_that_were_lost_make_a_run_incomplete(books: Books, database: Database) -> None:
+async def test_a_run_whose_lines_were_lost_is_refused_and_opens_nothing(books: Books, database: Database) -> None:
     """A crash of the server empties the unlogged table."""
+    await books.won("b1")
+    async with connected(database.reconciler, 1) as [reconciler]:
+        run = await begin(reconciler)
+        await copy(reconciler, run, books.lines[:1])
+        with pytest.raises(asyncpg.PostgresError, match="lines that it has copied are gone") as raised:
+            await finish(reconciler, run, 2)
+        assert raised.value.sqlstate == "PD005"
+        assert not await reconciler.fetch("select from predictu_dispatch.reconciliation_open")
+
+
+async def test_an_unreadable_line_makes_a_run_incomplete_and_a_run_finishes_once(
+    books: Books, database: Database
+) -> None:
     async with connected(database.reconciler, 1) as [reconciler]:
         run = await begin(reconciler)
         unreadable = [{"source": 0, "line": 7, "column": "amount", "why": "it is no number"}]
-        found = await finish(reconciler, run, 1)
-        assert not found.run["is_complete"]
-        found = await finish(reconciler, await begin(reconciler), 0, unreadable=unreadable)
+        found = await finish(reconciler, run, 0, unreadable=unreadable)
         assert not found.run["is_complete"]
         with pytest.raises(asyncpg.PostgresError, match="has finished") as raised:
             await finish(reconciler, run, 0)

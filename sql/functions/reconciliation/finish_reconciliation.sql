@@ -2,7 +2,7 @@
 -- sources describes the files or the URL; unreadable names the first unreadable lines, as
 -- [{"source", "line", "column", "why"}]. given_from and given_until are the ledger that was given: what
 -- may be booked outside of it is in_flight. Nothing is stored if it fails. Raises PD003 (bad params),
--- PD005 (the run is unknown or has finished).
+-- PD005 (the run is unknown or has finished, or lines are gone).
 create or replace function predictu_dispatch.finish_reconciliation(
     operator_id text, run_id uuid, sources jsonb, lines_read bigint, lines_ignored bigint, lines_unreadable bigint,
     unreadable jsonb, given_from timestamptz, given_until timestamptz
@@ -31,6 +31,13 @@ begin
             message = format('run %s of operator %s %s', run_id, left(operator_id, 80),
                              case when run.finished_at is null then 'is unknown' else 'has finished' end),
             hint = 'Begin another run with begin_reconciliation().';
+    end if;
+    -- Behind a pooling proxy, the caller may not notice that the server was restarted.
+    if lines_read <> (select count(*) from predictu_dispatch.reconciliation_line l
+                       where l.operator_id = operator_id and l.run_id = run_id) then
+        raise exception using errcode = 'PD005',
+            message = format('run %s of operator %s is refused: lines that it has copied are gone', run_id, operator_id),
+            hint = 'The server was restarted, or another session removed them. Reconcile again.';
     end if;
     run.given_from := given_from;
     run.given_until := given_until;
