@@ -88,12 +88,18 @@ def answer_refusal(status: int, headers: Mapping[str, str], *, url_key: str) -> 
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in _PAGES:
         return LedgerRefusal(f"the operator answered with a page ({kind}), not with a ledger", f"Check {url_key}.")
-    if "Content-Length" not in headers and "chunked" not in headers.get("Transfer-Encoding", "").lower():
+    if "Content-Length" not in headers and not _is_chunked(headers):
         return LedgerRefusal(
             "the answer has neither Content-Length nor chunks, so nothing shows that it is whole",
             "The operator's server must send one of them.",
         )
     return None
+
+
+def _is_chunked(headers: Mapping[str, str]) -> bool:
+    """Return whether chunks are the last coding; after another one, a cut body looks whole."""
+    codings = ",".join(value for name, value in headers.items() if name.lower() == "transfer-encoding")
+    return codings.rpartition(",")[2].strip().lower() == "chunked"
 
 
 def is_page(beginning: bytes) -> bool:

@@ -127,5 +127,6 @@ def _refusal(error: Exception, limits: PullLimits, *, has_begun: bool) -> Ledger
 
 
 def _text(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return text[:_ERROR_CHARS_MAX]
+    # Its text has the URL, whose query may hold a secret.
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return (text.splitlines() or [type(error).__name__])[0][:_ERROR_CHARS_MAX]
