@@ -3728,15 +3728,18 @@ declare
     run predictu_dispatch.reconciliation_run;
     open_before uuid[];
     open_after uuid[];
+    is_unread boolean;
 begin
     -- Runs and acceptances of one operator wait for each other: the newest run is the last one here.
     perform predictu_dispatch.take_lock(format('differences of %s', operator_id), waits => true);
     select r.* into strict run from predictu_dispatch.reconciliation_run r
      where r.operator_id = operator_id and r.run_id = run_id;
+    is_unread := run.lines_read = 0 and run.lines_unreadable > 0;
     select coalesce(array_agg(i.item_id), '{}') into open_before from predictu_dispatch.reconciliation_item i
      where i.operator_id = operator_id and i.is_open;
     update predictu_dispatch.reconciliation_item i set is_open = false
      where i.operator_id = operator_id and i.is_open
+       and (not is_unread or predictu_dispatch.difference_kind(i.class) = 'contradiction')
        and (i.day between run.first_day and run.last_day
             -- One of the lines that this run could not read may be one of the difference's.
             and (run.lines_unreadable = 0 or i.lines = '[]')
@@ -3754,7 +3757,8 @@ begin
                                 and n.class not in ('out_of_window', 'in_flight')));
     update predictu_dispatch.reconciliation_item i set is_open = true
      where i.operator_id = operator_id and i.run_id = run_id
-       and predictu_dispatch.difference_kind(i.class) in ('difference', 'contradiction')
+       and (predictu_dispatch.difference_kind(i.class) = 'contradiction'
+            or not is_unread and predictu_dispatch.difference_kind(i.class) = 'difference')
        and not exists (
            select from predictu_dispatch.intervention a
             where a.operator_id = i.operator_id and a.action = 'accept' and a.before ->> 'item_id' = i.item_id::text);

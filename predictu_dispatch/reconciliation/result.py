@@ -147,6 +147,16 @@ class RunResult:
         return sum(source.unreadable for source in self.sources)
 
     @property
+    def is_unread(self) -> bool:
+        """Whether no line of the ledger could be read, so that nothing was compared."""
+        return bool(self.lines_unreadable and not self.lines_read)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the ledger has no line, although we have bookings."""
+        return bool(self.rows_ours and not any(source.lines for source in self.sources))
+
+    @property
     def without_player(self) -> int:
         """Lines that name no player, so that players were not compared."""
         return sum(source.without_player for source in self.sources)

@@ -2,7 +2,7 @@
 -- $1 operator_id; $2 item_id
 select i.operator_id, i.item_id, i.run_id, i.class, i.key, i.request_id, i.method, i.bet_id, i.player_id, i.transaction_id,
        i.currency, i.day, i.confirmed_at, i.disputed, i.is_open, i.amounts::text as amounts, i.lines::text as lines,
-       r.sources::text as sources, r.time_zone, r.finished_at as found_at, r.done_by as found_by,
+       r.sources::text as sources, r.time_zone, r.lines_unreadable, r.finished_at as found_at, r.done_by as found_by,
        (select min(f.finished_at) from predictu_dispatch.reconciliation_item e
           join predictu_dispatch.reconciliation_run f on f.operator_id = e.operator_id and f.run_id = e.run_id
          where e.operator_id = i.operator_id and e.item_id = i.item_id) as first_found_at,

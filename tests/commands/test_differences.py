@@ -275,7 +275,7 @@ async def test_hostile_text_is_shown_and_never_obeyed(harness: Harness, scene: S
 
 
 async def test_the_list_of_runs_says_who_ran_them_and_what_they_changed(harness: Harness, scene: Scene) -> None:
-    await finished_run(harness.owner, is_complete=False, lines_unreadable=4, first=DAY, last=DAY + timedelta(days=1))
+    await finished_run(harness.owner, is_complete=False, lines_read=3, lines_unreadable=4, last=DAY + timedelta(days=1))
     code, stdout, _ = await scene.bob.run("reconcile", "list", OPERATOR, "--runs")
     newest, oldest = re.findall(r"(?ms)^\S.*?(?=^\S)", stdout)
     assert code == 0
@@ -308,13 +308,23 @@ async def test_a_run_is_shown_again_and_an_accepted_difference_fails_it_no_more(
     """With a real run: two confirmed callbacks are missing in a ledger with one line."""
     for person in (scene.alice, scene.bob):
         person.write_operator(OPERATOR, OPERATOR_FILE)
-    (ledger := tmp_path / "ledger.csv").write_text("booked_at,amount,currency,request_id\nyesterday,1,EUR,\n")
     today = await harness.owner.fetchval("select (now() at time zone 'UTC')::date")
+    (ledger := tmp_path / "ledger.csv").write_text(
+        f"booked_at,amount,currency,request_id\nyesterday,1,EUR,\n{today}T00:00:00Z,1,EUR,{uuid.uuid4()}\n"
+    )
     period = ("--from", str(today - timedelta(days=1)), "--until", str(today))
     run = ("reconcile", OPERATOR, *period, str(ledger))
+    (unread := tmp_path / "unread.csv").write_text("booked_at,amount,currency,request_id\nyesterday,1,EUR,\n")
+    code, output = await scene.alice.run_json(*run[:-1], str(unread))
+    # The callbacks are not missing there: nothing was given.
+    assert (code, output["open_differences"], {one["class"] for one in output["totals"]}) == (1, 0, {"in_flight"})
+    code, report, stderr = await scene.bob.run("reconcile", "show", output["run_id"])
+    assert (code, "EUR: " in report) == (0, False)
+    assert "No line could be read, so nothing was compared, and no difference of lines was opened" in one_line(report)
     code, report, stderr = await scene.alice.run(*run, "--unreadable", "--by", ALICE)
     assert stderr == ""
     assert (code, "missing there" in report, "Not complete: 1 line could not be read." in report) == (1, True, True)
+    assert "what is missing may be among the lines that could not be read" in one_line(report)
     _, output = await scene.bob.run_json("reconcile", "list", "--runs")
     run_id = output["runs"][0]["run_id"]
     code, shown, _ = await scene.bob.run("reconcile", "show", run_id[:13])
@@ -327,10 +337,12 @@ async def test_a_run_is_shown_again_and_an_accepted_difference_fails_it_no_more(
     assert (code, output["run"]["is_complete"], output["run"]["done_by"]) == (0, False, ALICE)
 
     ledger.write_text("booked_at,amount,currency,request_id\n")
-    assert (await scene.alice.run(*run))[0] == 1
+    code, report, _ = await scene.alice.run(*run)
+    assert (code, "The ledger has no line, so it says that nothing was booked." in one_line(report)) == (1, True)
     _, output = await scene.alice.run_json("reconcile", "list", "--class", "missing_there")
     ids = [row["item_id"] for row in output["differences"] if row["day"] != str(DAY)]
     assert len(ids) == 2
+    assert "The run could not read" not in (await scene.bob.run("reconcile", "show", ids[0]))[1]
     assert (await scene.alice.run("reconcile", "explain", *ids, "--reason", "they lost a file"))[0] == 0
     assert (await scene.bob.run("reconcile", "accept", *ids, "--reason", "paid"))[0] == 0
     code, report, stderr = await scene.alice.run(*run)

@@ -91,6 +91,8 @@ ledger-20261121.csv, line 17, column betrag: "1.250,00" is no decimal number
     such as -12.55
 ledger-20261121.csv, line 18: has 3 fields; the header has 8
 and 2 more
+Missing there: what is missing may be among the lines that could not be read.
+Make them readable and run it again before you ask the operator.
 In flight: not final here, or booked near an edge of what was given. Give the
 files of the day before and of the day after too; lines of other days are only
 counted.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.reconciliation.test_classify import STAKE, Books
+from tests.reconciliation.test_classify import STAKE, Books, without_guards
 from tests.support.harness import Connection, Harness, connected, delivered, exhausted
 from tests.support.postgres import Database
 from tests.support.reconciliations import begin, copy, finish, line, reconcile, today
@@ -191,3 +191,29 @@ async def test_a_run_that_could_not_read_all_lines_closes_no_difference_of_lines
         assert await open_classes(reconciler) == {f"request:{twice}": "booked_twice"}
         await reconcile(reconciler, bookings[1:])
         assert await open_classes(reconciler) == {}
+
+
+async def test_a_run_that_could_not_read_any_line_knows_our_side_only(books: Books, database: Database) -> None:
+    """Nobody is told that all bookings are missing, only because the file has another format."""
+    owner, fault = books.harness.owner, {"source": 0, "line": 2, "column": "booked_at", "why": "is empty"}
+    missing, twice = await books.placed("missing"), await books.placed("twice")
+    expected = {f"request:{missing}": "missing_there", f"request:{twice}": "booked_twice"}
+
+    async with connected(database.reconciler, 1) as [reconciler]:
+
+        async def open_after_reading(lines_read: int, *faults: dict[str, Any]) -> dict[str, str]:
+            await finish(reconciler, await begin(reconciler), lines_read, unreadable=faults)
+            return await open_classes(reconciler)
+
+        await reconcile(reconciler, [line(-STAKE, twice), line(-STAKE, twice, transaction_id="tx-2")])
+        assert await open_classes(reconciler) == expected
+        contradicting = await books.placed("contradicting")
+        update = "update predictu_dispatch.attempt_record set verdict = $2 where request_id = $1"
+        await without_guards(owner, (update, contradicting, "retry"))
+        assert await open_after_reading(0, fault) == expected | {f"request:{contradicting}": "ours"}
+        await without_guards(owner, (update, contradicting, "delivered"))
+        assert await open_after_reading(0, fault) == expected
+        # An empty ledger says that nothing was booked.
+        assert await open_after_reading(0) == {
+            f"request:{one}": "missing_there" for one in (missing, twice, contradicting)
+        }

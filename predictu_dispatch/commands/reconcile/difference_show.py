@@ -12,6 +12,7 @@ from predictu_dispatch.commands.advice import on_difference
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, database, fail
 from predictu_dispatch.commands.output import (
     Row,
+    count,
     money,
     print_error,
     print_json,
@@ -141,6 +142,11 @@ def _next_steps(found: _Found) -> Iterator[str]:
     if not item["is_open"]:
         yield "What to do: nothing, it is not open."
         return
+    if item["lines_unreadable"] and not json.loads(item["lines"]):
+        yield (
+            f"The run could not read {count(item['lines_unreadable'], 'line')}, and one of them may be this booking:"
+            " make them readable and run it again first."
+        )
     yield f"What to do: {on_difference(item['class']).format(operator_id=item['operator_id'])}"
     if found.history:
         then, verb = "When it is settled, somebody who has not explained it, with another database login", "accept"

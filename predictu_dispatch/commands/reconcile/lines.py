@@ -26,6 +26,10 @@ _COLOURS: Final = {Kind.DIFFERENCE: "yellow", Kind.CONTRADICTION: "red"}
 _NAME_COLUMNS: Final = 24
 """The longest name of a class, so that the tables of all currencies are aligned."""
 _COLUMNS: Final = 80
+_UNREAD: Final = (
+    "No line could be read, so nothing was compared, and no difference of lines was opened or closed: correct"
+    " [reconcile] in the operator's file, or ask the operator for another file, and run it again."
+)
 _EXAMPLES_MAX: Final = 3
 """Unreadable lines in a report that does not list all: the first one of each column."""
 
@@ -37,8 +41,8 @@ def print_report(result: RunResult, *, shows_unreadable: bool) -> None:
         print_wrapped(f"The period has not ended: compared up to {timestamp(result.cut_at, timespec='seconds')}.")
     for source in result.sources:
         print_wrapped(_source_line(source, shows_hint=not shows_unreadable), hanging="    ")
-    if result.format_fault:
-        print_wrapped(result.format_fault)
+    if fault := _fault(result):
+        print_wrapped(fault)
     else:
         _print_tables(result)
     for text in _closing(result):
@@ -50,6 +54,11 @@ def print_report(result: RunResult, *, shows_unreadable: bool) -> None:
         _print_unreadable(result, sorted(first_by_column.values())[:_EXAMPLES_MAX])
     for hint in _hints(result):
         print_wrapped(hint)
+
+
+def _fault(result: RunResult) -> str:
+    """Return the sentence that replaces the tables; "" if the sides were compared."""
+    return result.format_fault or (_UNREAD if result.is_unread else "")
 
 
 def _print_tables(result: RunResult) -> None:
@@ -164,7 +173,7 @@ def _rows_line(result: RunResult) -> str:
 
 
 def _closing(result: RunResult) -> Iterator[str]:
-    if not result.format_fault:
+    if not _fault(result):
         yield _differences_line(result)
     if result.open_contradictions:
         yield (
@@ -203,8 +212,18 @@ def _print_unreadable(result: RunResult, lines: Sequence[UnreadableLine]) -> Non
 
 
 def _hints(result: RunResult) -> Iterator[str]:
-    if result.format_fault:
+    if _fault(result):
         return
+    if result.is_empty:
+        yield (
+            "The ledger has no line, so it says that nothing was booked. If the operator's export failed, run it again"
+            " with the whole ledger."
+        )
+    if result.lines_unreadable and any(total.name is DifferenceClass.MISSING_THERE for total in result.totals):
+        yield (
+            "Missing there: what is missing may be among the lines that could not be read. Make them readable and run"
+            " it again before you ask the operator."
+        )
     if any(total.name is DifferenceClass.IN_FLIGHT for total in result.totals):
         is_over = result.cut_at == result.ends_at
         yield (

@@ -2,6 +2,7 @@
 -- replaces: those of its days, if it was given all that they consist of, and those of other days that
 -- lack a booking which this run has found. Any other difference has bookings on its own days, so a
 -- run over other days does not have it all.
+-- A run that could read no line of its ledger knows our side only: it opens and closes nothing else.
 -- An accepted difference is not opened again. Writes into the run how many it opened and closed.
 create or replace function predictu_dispatch.open_differences(operator_id text, run_id uuid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -10,15 +11,18 @@ declare
     run predictu_dispatch.reconciliation_run;
     open_before uuid[];
     open_after uuid[];
+    is_unread boolean;
 begin
     -- Runs and acceptances of one operator wait for each other: the newest run is the last one here.
     perform predictu_dispatch.take_lock(format('differences of %s', operator_id), waits => true);
     select r.* into strict run from predictu_dispatch.reconciliation_run r
      where r.operator_id = operator_id and r.run_id = run_id;
+    is_unread := run.lines_read = 0 and run.lines_unreadable > 0;
     select coalesce(array_agg(i.item_id), '{}') into open_before from predictu_dispatch.reconciliation_item i
      where i.operator_id = operator_id and i.is_open;
     update predictu_dispatch.reconciliation_item i set is_open = false
      where i.operator_id = operator_id and i.is_open
+       and (not is_unread or predictu_dispatch.difference_kind(i.class) = 'contradiction')
        and (i.day between run.first_day and run.last_day
             -- One of the lines that this run could not read may be one of the difference's.
             and (run.lines_unreadable = 0 or i.lines = '[]')
@@ -36,7 +40,8 @@ begin
                                 and n.class not in ('out_of_window', 'in_flight')));
     update predictu_dispatch.reconciliation_item i set is_open = true
      where i.operator_id = operator_id and i.run_id = run_id
-       and predictu_dispatch.difference_kind(i.class) in ('difference', 'contradiction')
+       and (predictu_dispatch.difference_kind(i.class) = 'contradiction'
+            or not is_unread and predictu_dispatch.difference_kind(i.class) = 'difference')
        and not exists (
            select from predictu_dispatch.intervention a
             where a.operator_id = i.operator_id and a.action = 'accept' and a.before ->> 'item_id' = i.item_id::text);
