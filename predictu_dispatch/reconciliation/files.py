@@ -73,8 +73,10 @@ class LedgerFileError(Exception):
 class _Unpacked:
     """Limits what is read of a packed file, in all its members together."""
 
-    def __init__(self, packed: int | None) -> None:
-        self._left = None if packed is None else max(_UNPACKED_BYTES_MIN, packed * _UNPACKED_RATIO_MAX)
+    def __init__(self, packed: int | None, bytes_max: int | None = None) -> None:
+        by_ratio = None if packed is None else max(_UNPACKED_BYTES_MIN, packed * _UNPACKED_RATIO_MAX)
+        self.limit = min((limit for limit in (by_ratio, bytes_max) if limit is not None), default=None)
+        self._left = self.limit
 
     def is_too_much(self, read: int) -> bool:
         if self._left is not None:
@@ -112,7 +114,7 @@ class LedgerPart:
                     self._check_beginning(block[:8])
                     line = 1
                 if self._unpacked.is_too_much(len(block)):
-                    raise self.fault(f"unpacks to more than {_UNPACKED_RATIO_MAX} times its size")
+                    raise self.fault(f"unpacks to more than {self._unpacked.limit:,} bytes")
                 try:
                     text = decoder.decode(block)
                 except UnicodeDecodeError as error:
@@ -161,9 +163,11 @@ class _Archive(io.BufferedReader):
 class LedgerFile:
     """An open file."""
 
-    def __init__(self, name: str, file: IO[bytes]) -> None:
+    def __init__(self, name: str, file: IO[bytes], *, bytes_max: int | None = None) -> None:
+        """`bytes_max` also limits what a packed file unpacks to."""
         self.name = name
         self._file = file
+        self._bytes_max = bytes_max
         self._version = _version(file)
         self.size_bytes = self._version[0]
         self.sha256 = _sha256(file)
@@ -179,14 +183,14 @@ class LedgerFile:
                 yield from self._members()
             elif beginning.startswith(_GZIP):
                 with gzip.GzipFile(fileobj=self._file) as content:
-                    yield LedgerPart(self.name, content, _Unpacked(self.size_bytes))
+                    yield LedgerPart(self.name, content, _Unpacked(self.size_bytes, self._bytes_max))
             else:
                 yield LedgerPart(self.name, self._file, _Unpacked(None))
             if _version(self._file) != self._version:
                 raise LedgerFileError(self.name, "changed while it was read")
 
     def _members(self) -> Iterator[LedgerPart]:
-        unpacked = _Unpacked(self.size_bytes)
+        unpacked = _Unpacked(self.size_bytes, self._bytes_max)
         raw = io.FileIO(self._file.fileno(), closefd=False)
         with _Archive(raw) as file, zipfile.ZipFile(file) as archive:
             members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith(_MAC_FOLDER)]

@@ -55,7 +55,8 @@ async def pulled_ledger(
             yield LedgerRefusal(_without_token(refusal.why, token), refusal.todo)
             return
         with _reader(file) as reader:
-            yield PulledLedger(LedgerFile(_without_query(settings.reconcile.url), reader), since, until)
+            ledger = LedgerFile(_without_query(settings.reconcile.url), reader, bytes_max=limits.bytes_max)
+            yield PulledLedger(ledger, since, until)
 
 
 def _reader(file: IO[bytes]) -> io.BufferedReader:

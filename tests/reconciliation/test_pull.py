@@ -20,6 +20,7 @@ from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.edge.config.keys import new_private_pem
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.http.ledger_client import PullLimits
+from predictu_dispatch.reconciliation.files import LedgerFileError
 from predictu_dispatch.reconciliation.pull import PulledLedger, pulled_ledger
 from tests.support.raw_server import Peer, RawServer, settings_for
 
@@ -201,6 +202,18 @@ async def test_a_whole_ledger_is_read_like_a_file_and_leaves_none(
             "from": ["2026-11-20T22:45:00.000Z"],
             "until": ["2026-11-21T23:15:00.000Z"],
         }
+
+
+async def test_what_was_pulled_unpacks_to_no_more_than_the_limit() -> None:
+    """An operator that could choose the size of our table would stop all others."""
+    packed = gzip.compress(LEDGER)
+    async with (
+        RawServer(sending(WHOLE % (len(packed), packed))).running() as server,
+        pulled_from(operator_of(server.url), limits=replace(LIMITS, bytes_max=len(LEDGER) - 1)) as pulled,
+    ):
+        assert isinstance(pulled, PulledLedger)
+        with pytest.raises(LedgerFileError, match="unpacks to more than 679 bytes"):
+            [line for part in pulled.file.parts() for line in part.lines()]
 
 
 async def test_nothing_is_asked_for_after_now() -> None:
