@@ -1,4 +1,4 @@
-"""The unit in deploy/ under a real systemd: start, reload, watchdog, outage, stop, lint."""
+"""The units in deploy/ under a real systemd: lint, start, reload, watchdog, outage, stop, nightly."""
 
 import asyncio
 import dataclasses
@@ -6,23 +6,30 @@ import json
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from predictu_dispatch.core.merkle.note import VerifierKey
 from predictu_dispatch.core.settings import DaemonSettings
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.reference_operator.client import KEY
+from tests.reference_operator.client import running as running_reference_operator
 from tests.support.daemons import WAIT_S, Fleet, until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import OPERATOR, open_harness
 from tests.support.postgres import Database, cloned_database, create_template, server_of
+from tests.support.sealing import ORIGIN, SEED, insert_attempts, open_sealer
 from tests.support.systemd_machine import ROOT, Machine, running_machine, why_no_systemd
 
 UNIT = ROOT / "deploy" / "predictu-dispatch@.service"
@@ -235,3 +242,66 @@ async def test_a_stop_waits_for_attempts_in_flight_for_up_to_drain_s(
         assert (await running.show("Result"), await running.show("ExecMainStatus")) == ("success", "0")
         assert running.lines("daemon.stopped")
         assert await running.environment.audit(placed) == [(1, "delivered", "answered", None, "host-1")]
+
+
+RECONCILE = f"predictu-dispatch-reconcile@{OPERATOR}.service"
+AUDIT, RETENTION = "predictu-dispatch-audit.service", "predictu-dispatch-retention.service"
+
+
+def write_nightly_units(running: Service, *, ledger_url: str) -> dict[str, Path]:
+    """Installs the units as deploy/README.md says; returns the file of each one's output."""
+    place, folder = running.inside("/etc/predictu-dispatch"), running.machine.folder
+    logins = {RECONCILE: running.database.reconciler, AUDIT: running.database.auditor}
+    logins[RETENTION] = running.database.retention
+    for unit, dsn in logins.items():
+        file = re.sub(r"@.*\.", "@.", unit)
+        (drop_ins := running.inside(f"/etc/systemd/system/{file}.d")).mkdir()
+        shutil.copy(UNIT.parent / file, drop_ins.parent)
+        (drop_ins / "test.conf").write_text(
+            f"[Service]\nStandardOutput=append:{folder}/{unit}\nStandardError=append:{folder}/{unit}\n"
+        )
+        environment = place / f"{re.split('[-@.]', unit)[2]}.env"
+        environment.touch(0o600)
+        environment.write_text(f"PREDICTU_DISPATCH_DSN={dsn}\n")
+    (place / "operators" / "keys" / f"{OPERATOR}.pem").write_bytes(KEY.as_pem(private=True))
+    (place / "audit.vkeys").write_text(f"{VerifierKey.of_seed(f'{ORIGIN}/{OPERATOR}', SEED)}\n")
+    with (place / "operators" / f"{OPERATOR}.toml").open("a") as toml:
+        toml.write(f'[reconcile]\nurl = "{ledger_url}"\ntime_zone = "Europe/Malta"\n')
+    return {unit: folder / unit for unit in logins}
+
+
+@needs_a_machine
+async def test_the_nightly_units_run_in_their_sandbox_and_a_difference_or_a_missing_key_fails_one(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    async with service(tmp_path, embedded) as running, running_reference_operator(tmp_path) as operator:
+        output = write_nightly_units(running, ledger_url=f"{operator.url}/ledger")
+        with closing(sqlite3.connect(operator.database)) as sql, sql:
+            yesterday = datetime.now(UTC) - timedelta(days=1)
+            sql.execute(
+                "insert into transactions values ('t-1', ?, 'BET_WIN', 'b-1', 'player-1', 'EUR', 500, ?)",
+                (str(uuid4()), f"{yesterday:%Y-%m-%d}T12:00:00.000Z"),
+            )
+        await insert_attempts(running.environment.harness.owner, 3)
+        async with open_sealer(running.database.dispatcher) as sealer:
+            await sealer.seal_all()
+        assert (await running.machine.systemctl("daemon-reload")).returncode == 0
+        await running.machine.systemctl("start", *output)
+
+        async def result(unit: str) -> tuple[str, ...]:
+            names = ("ActiveState", "Result", "ExecMainStatus", "NRestarts")
+            return tuple([await running.machine.show(unit, name) for name in names])
+
+        text = {unit: file.read_text(encoding="utf-8") for unit, file in output.items()}
+        assert await result(AUDIT) == ("inactive", "success", "0", "0"), text[AUDIT]
+        assert f"{OPERATOR}: clean; 4 entries, 1 checkpoint" in text[AUDIT]
+        assert await result(RETENTION) == ("inactive", "success", "0", "0"), text[RETENTION]
+        assert "Removed bets: 0" in text[RETENTION]
+        assert await result(RECONCILE) == ("failed", "exit-code", "1", "0"), text[RECONCILE]
+        assert re.search(r"(?m)^missing here +1 .* over$", text[RECONCILE]), text[RECONCILE]
+        [run] = await running.environment.harness.owner.fetch("select * from predictu_dispatch.reconciliation_run")
+        assert (run["done_by"], run["time_zone"], run["is_complete"]) == ("timer", "Europe/Malta", True)
+
+        running.inside(f"/etc/predictu-dispatch/operators/keys/{OPERATOR}.pem").unlink()
+        await running.machine.systemctl("restart", RECONCILE)
+        assert await result(RECONCILE) == ("failed", "exit-code", "243", "0"), "not a retry every 15 minutes"
