@@ -1,4 +1,4 @@
-"""The units in deploy/ under a real systemd: lint, start, reload, watchdog, outage, stop, nightly."""
+"""The units in deploy/ under a real systemd: start, reload, watchdog, outage, stop, nightly."""
 
 import asyncio
 import dataclasses
