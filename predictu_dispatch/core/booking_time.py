@@ -34,7 +34,7 @@ def read_time(text: str, days: AccountingDays) -> tuple[datetime, date] | str:
         return moment
     at, day = moment
     # Offsets are whole minutes, so the second is the same in UTC.
-    return at.replace(second=int(second), microsecond=int(fraction.ljust(6, "0")) if fraction else 0), day
+    return at + timedelta(0, int(second), int(fraction.ljust(6, "0")) if fraction else 0), day
 
 
 # Offsets change, and days begin, at whole minutes.

@@ -51,7 +51,7 @@ def test_a_line_has_its_moment_its_day_and_its_signed_amount() -> None:
         booked_at=datetime(2026, 11, 21, 10, tzinfo=UTC),
         day=date(2026, 11, 20),
         transaction_id="tx-1",
-        request_id=UUID(ID),
+        request_id=ID,
         method="BET_MAKE",
         bet_id="bet-1",
         player_id="p-1",
@@ -67,7 +67,7 @@ def test_a_line_has_its_moment_its_day_and_its_signed_amount() -> None:
 def test_a_request_id_is_read_in_every_usual_spelling(text: str) -> None:
     line = read(request_id=text)
     assert isinstance(line, LedgerLine)
-    assert line.request_id == UUID(ID)
+    assert line.request_id == ID
 
 
 @pytest.mark.parametrize(
