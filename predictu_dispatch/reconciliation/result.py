@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -11,6 +12,8 @@ from uuid import UUID
 
 from predictu_dispatch.core.difference_classes import RULES, DifferenceClass, Kind
 
+ITEMS_MAX: Final = 10_000
+"""How many items of each class a run lists, as in classify(); the totals count all."""
 _COUNTED_APART: Final = DifferenceClass.IN_FLIGHT
 _DECIMALS: Final = {
     "decimal": re.compile(r'"[+-]?[0-9]+\.[0-9]+" '),
@@ -173,6 +176,14 @@ class RunResult:
     def are_rows_complete(self) -> bool:
         """Whether each row of each side is in an item."""
         return (self.rows_ours_in_items, self.rows_theirs_in_items) == (self.rows_ours, self.lines_read)
+
+    @property
+    def cut(self) -> dict[DifferenceClass, int]:
+        """The classes that have more items than are listed, and how many they have."""
+        items: Counter[DifferenceClass] = Counter()
+        for total in self.totals:
+            items[total.name] += total.items
+        return {name: items[name] for name in RULES if name is not DifferenceClass.AGREED and items[name] > ITEMS_MAX}
 
     @property
     def differences(self) -> int:

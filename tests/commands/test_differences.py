@@ -104,15 +104,22 @@ async def test_the_list_has_what_is_open_with_its_money_and_what_was_said(harnes
     assert output["open"] == [
         {"operator_id": OPERATOR, "currency": "EUR", "minor_digits": 2, "differences": 1, "disputed": 2500}
     ]
+    assert output["unlisted"] == []
+    await harness.owner.execute(
+        "insert into predictu_dispatch.reconciliation_total"
+        " values ($1, $2, 'missing_there', 'EUR', $3, 4, 4, 0, 0, 0, 0, 0)",
+        *(OPERATOR, scene.run_id, DAY),
+    )
     for arguments, code, phrase in (
         (("--class", "booked_twice"), 0, "no open differences of class booked twice"),
         (("op_new",), 1, "unknown operator op_new"),
         (("--class", "agreed"), 2, "'agreed' is not one of"),
         (("--runs", "--all"), 2, "--runs lists runs"),
+        (("--class", "missing_there"), 0, "and 3 more of missing there, which are not in this list and its sums"),
         (("--limit", "1"), 0, "1 are shown, and there are more; give a larger --limit"),
     ):
         given, stdout, stderr = await scene.bob.run("reconcile", "list", *arguments)
-        assert (given, phrase in stdout + stderr) == (code, True), stdout + stderr
+        assert (given, phrase in one_line(stdout + stderr)) == (code, True), stdout + stderr
 
 
 async def test_one_explains_and_another_login_accepts(harness: Harness, scene: Scene, database: Database) -> None:

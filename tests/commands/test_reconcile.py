@@ -180,6 +180,15 @@ def test_the_part_of_a_difference_that_tells_an_unknown_outcome_is_named(capsys:
     assert "that was unknown here" not in printed(capsys, RESULT)
 
 
+def test_a_class_with_more_items_than_are_listed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    totals = tuple(total("missing_here", 6_000, (0, 6_000), (0, 1, 1), currency) for currency in ("EUR", "JPY"))
+    result = replace(RESULT, totals=(AGREED, *totals))
+    text = one_line(printed(capsys, result))
+    assert "Missing here: of 12,000 the first 10,000 are listed; the table has all. To list the others" in text
+    assert as_json(result)["cut"] == {"missing_here": 12_000}
+    assert as_json(RESULT)["cut"] == {}
+
+
 def test_what_was_not_compared_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     source = RESULT.sources[0]._replace(without_player=1)
     assert "Not compared: the players of 1 line without a player_id." in printed(

@@ -11,6 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from predictu_dispatch.edge.postgres.sql_files import query
+from predictu_dispatch.reconciliation.result import ITEMS_MAX
 from tests.support.corruption import large, lose_chunks
 from tests.support.harness import (
     OPERATOR,
@@ -440,6 +442,21 @@ async def test_sums_above_a_bigint(database: Database) -> None:
     assert [item["disputed"] for item in found.items] == [20 * highest]
     assert found.sums("theirs").total() == 20 * highest
     assert found.run["is_complete"]
+
+
+@pytest.mark.usefixtures("harness")
+async def test_a_run_lists_some_items_of_each_class_and_counts_all(database: Database) -> None:
+    lines = [line(1, transaction_id=f"tx-{n}") for n in range(ITEMS_MAX + 2)]
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, lines)
+        unlisted = await reconciler.fetch(query("reconciliation_unlisted"), None, None)
+    assert (len(found.items), found.counts["missing_here"], found.run["opened"]) == (
+        ITEMS_MAX,
+        ITEMS_MAX + 2,
+        ITEMS_MAX,
+    )
+    assert (found.sums("disputed").total(), found.run["is_complete"]) == (ITEMS_MAX + 2, True)
+    assert [tuple(row) for row in unlisted] == [(OPERATOR, "missing_here", 2)]
 
 
 async def test_what_may_be_booked_outside_the_given_ledger_is_in_flight(books: Books, database: Database) -> None:

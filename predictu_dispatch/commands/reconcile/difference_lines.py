@@ -40,6 +40,14 @@ def heading(operator: str, sums: Sequence[Row]) -> str:
     return f"{operator}: {number}, {', '.join(amount(row) for row in sums)}"
 
 
+def unlisted_text(row: Row) -> str:
+    """That there are more of a class, which a run only counts."""
+    return (
+        f"and {row['unlisted']:,} more of {class_text(row['class'])}, which are not in this list and its sums: the"
+        " report of their run counts all; to list them, reconcile fewer days at once"
+    )
+
+
 def print_listed(row: Row) -> None:
     """Print a difference, with what was said about it last."""
     colour = "green" if row["is_accepted"] else "red" if row["class"] == "ours" else "yellow"

@@ -25,6 +25,7 @@ from predictu_dispatch.commands.reconcile.difference_lines import (
     print_listed,
     print_run,
     subject,
+    unlisted_text,
 )
 from predictu_dispatch.commands.request_ids import REQUEST_ID, WHOLE_REQUEST_ID
 from predictu_dispatch.commands.texts import class_text
@@ -72,30 +73,46 @@ def list_differences(
     if lists_runs:
         _list_runs(invocation, operator, limit)
         return
-    rows, sums = asyncio.run(_read(invocation, operator, class_, limit, lists_accepted=lists_accepted))
+    rows, sums, unlisted = asyncio.run(_read(invocation, operator, class_, limit, lists_accepted=lists_accepted))
     if invocation.json:
-        print_json({"differences": [as_json(row) for row in rows], "open": [as_json(row) for row in sums]})
+        print_json(
+            {
+                "differences": [as_json(row) for row in rows],
+                "open": [as_json(row) for row in sums],
+                "unlisted": [dict(row) for row in unlisted],
+            }
+        )
         return
     if not rows:
         print_line("no open differences" + (f" of class {class_text(class_)}" if class_ else ""))
         return
     for owner in dict.fromkeys(row["operator_id"] for row in rows):
-        print_wrapped(heading(owner, [row for row in sums if row["operator_id"] == owner]), hanging="  ", bold=True)
-        for row in rows:
-            if row["operator_id"] == owner:
-                print_listed(row)
+        _print_operator(
+            owner, *([row for row in found if row["operator_id"] == owner] for found in (rows, sums, unlisted))
+        )
     print_line("To see one: predictu-dispatch reconcile show ID")
     if rows[0]["found"] > len(rows):
         print_error(f"{len(rows):,} are shown, and there are more; give a larger --limit")
 
 
+def _print_operator(operator: str, rows: list[Row], sums: list[Row], unlisted: list[Row]) -> None:
+    print_wrapped(heading(operator, sums), hanging="  ", bold=True)
+    for row in unlisted:
+        print_wrapped(unlisted_text(row), hanging="  ", colour="yellow")
+    for row in rows:
+        print_listed(row)
+
+
 async def _read(
     invocation: Invocation, operator: str | None, class_: str | None, limit: int, *, lists_accepted: bool
-) -> tuple[list[Row], list[Row]]:
+) -> tuple[list[Row], list[Row], list[Row]]:
     async with database(invocation) as db:
         rows = await db.fetch(query("reconciliation_list"), operator, class_, lists_accepted, limit)
         await _require_known(db, operator, rows)
-        return rows, await db.fetch(query("reconciliation_sums"), operator, class_)
+        sums, unlisted = [
+            await db.fetch(query(name), operator, class_) for name in ("reconciliation_sums", "reconciliation_unlisted")
+        ]
+        return rows, sums, unlisted
 
 
 async def _require_known(db: Database, operator: str | None, rows: Sequence[Row]) -> None:

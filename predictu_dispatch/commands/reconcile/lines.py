@@ -7,8 +7,10 @@ from decimal import Decimal
 from typing import Final
 
 from predictu_dispatch.commands.output import Styled, count, money, print_line, print_wrapped, styled, table, timestamp
+from predictu_dispatch.commands.texts import class_text
 from predictu_dispatch.core.difference_classes import DifferenceClass, Kind
 from predictu_dispatch.reconciliation.result import (
+    ITEMS_MAX,
     Identity,
     RunResult,
     SourceRead,
@@ -214,6 +216,11 @@ def _print_unreadable(result: RunResult, lines: Sequence[UnreadableLine]) -> Non
 def _hints(result: RunResult) -> Iterator[str]:
     if _fault(result):
         return
+    for name, items in result.cut.items():
+        yield (
+            f"{class_text(name).capitalize()}: of {items:,} the first {ITEMS_MAX:,} are listed; the table has all."
+            " To list the others, reconcile fewer days at once."
+        )
     if result.is_empty:
         yield (
             "The ledger has no line, so it says that nothing was booked. If the operator's export failed, run it again"
@@ -291,6 +298,7 @@ def as_json(result: RunResult) -> dict[str, object]:
             for one in identities(result.totals, result.sums)
         ],
         "minor_digits": {currency: result.digits.get(currency) for currency in by_currency(result.totals)},
+        "cut": result.cut,
         "are_rows_complete": result.are_rows_complete,
         **_to_settle(result),
         "open_differences": result.open_count,
