@@ -110,7 +110,8 @@ def balance_of(callback: Callback, answer: dict[str, Any]) -> tuple[int | None, 
     elif callback.amount_format == "subunits" and isinstance(value, int) and not isinstance(value, bool):
         subunits = value
     if subunits is None or not -_BALANCE_MAX <= subunits <= _BALANCE_MAX or subunits != int(subunits):
-        return None, f"balance is {storable(str(value))!r}, not an amount in amount_format {callback.amount_format}"
+        shown = repr(storable(value)) if isinstance(value, str) else storable(str(value))
+        return None, f"balance is {shown}, not an amount in amount_format {callback.amount_format}"
     return int(subunits), None
 
 
