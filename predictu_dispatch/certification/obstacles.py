@@ -7,13 +7,13 @@ from typing import Final
 
 from predictu_dispatch.certification.observation import Observed, Outcome, Sent
 from predictu_dispatch.certification.recording import outcome_entry
+from predictu_dispatch.certification.result import UNREACHED_FIX
 from predictu_dispatch.certification.scenario import Finding, ScenarioVerdict
 from predictu_dispatch.certification.unresolved import reason_of
 
-_UNREACHABLE_ADVICE: Final = "Start your operator, or correct the URL: nothing was sent to it."
 _UNREAD_ADVICE: Final = (
     "Answer BALANCE with HTTP 200, status OK and the balance as a JSON number in the agreed amount_format. If the"
-    " answer is 401, compare the key and the operator id."
+    " answer is 401, compare the key, the operator id, and the digest: it is that of the bytes as they arrived."
 )
 _MONEY_ADVICE: Final = "Correct the scenarios that failed before: one of them took the player's money."
 
@@ -68,7 +68,7 @@ def unread_balances(unread: Sequence[Sent]) -> Finding:
         verdict=ScenarioVerdict.FAILED,
         expected="BALANCE is answered with the player's balance",
         observed="; ".join(whys),
-        advice=_UNREACHABLE_ADVICE if all(sent.outcome is Outcome.NOT_SENT for sent in unread) else _UNREAD_ADVICE,
+        advice=UNREACHED_FIX if all(sent.outcome is Outcome.NOT_SENT for sent in unread) else _UNREAD_ADVICE,
         is_obstacle=True,
         about=tuple(sent.name for sent in unread),
     )

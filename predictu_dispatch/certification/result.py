@@ -18,6 +18,7 @@ UNREACHED: Final = (
     "No connection to the operator could be made, so this shows nothing about the wallet. Every bet of that time is"
     " refused, and every win paid late."
 )
+UNREACHED_FIX: Final = "Start your operator, or correct the URL, its TLS certificate, or its limit of connections."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,8 @@ class ScenarioResult:
     @property
     def fix(self) -> str:
         """Return what to do beyond what the findings advise; "" if nothing."""
+        if self.cost == UNREACHED:
+            return UNREACHED_FIX
         is_shown = bool(self.findings) and self.cost == self.scenario.why
         return self.scenario.fix if is_shown and all(each.advice != self.scenario.fix for each in self.findings) else ""
 

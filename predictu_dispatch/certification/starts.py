@@ -72,4 +72,7 @@ class Starts:
                 has, needed = (
                     money(amount, self._target.currency, self._target.digits) for amount in (balance, required[player])
                 )
-                raise RunRefusedError(f"player {self._target.players[player]} has {has}; the scenarios need {needed}")
+                raise RunRefusedError(
+                    f"player {self._target.players[player]} has {has}; the scenarios need {needed}. Give the player"
+                    " more; if this is not the balance, correct amount_format, or what BALANCE answers"
+                )

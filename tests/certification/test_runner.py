@@ -145,7 +145,7 @@ async def test_an_operator_that_refuses_every_token_stops_the_run_before_the_fir
     (finding,) = ended.findings
     assert "answer: HTTP 401, status UNAUTHORIZED" in finding.observed
     assert finding.is_obstacle
-    assert "compare the key and the operator id" in finding.advice
+    assert "compare the key, the operator id, and the digest" in finding.advice
     assert ended.observed is not None
     assert ended.observed.balance_reads
     assert result.stopped.startswith("balances cannot be read: player player-1: ")

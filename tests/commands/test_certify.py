@@ -209,6 +209,7 @@ def test_a_known_failure_is_accepted_as_long_as_it_fails_and_in_time(
     result = certify(*words, *FAST, "--only", FAILING, "--expect", "known.toml")
     assert result.exit_code == code, result.output
     assert says in result.stdout.replace("\n  ", " ").replace("\n", " ") + result.stdout
+    assert (f"1 known failure: {FAILING}." in result.stdout) is (code == 0)
 
 
 @pytest.fixture

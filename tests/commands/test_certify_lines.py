@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 import pytest
 
-from predictu_dispatch.certification.result import UNREACHED, PlayerMoney, Reversal, ScenarioResult
+from predictu_dispatch.certification.result import UNREACHED, UNREACHED_FIX, PlayerMoney, Reversal, ScenarioResult
 from predictu_dispatch.certification.scenario import Finding, ScenarioVerdict
 from predictu_dispatch.commands.certify.lines import Progress, print_clean_line, print_summary
 from predictu_dispatch.core.callback import Evidence, Exchange
@@ -79,7 +79,7 @@ def test_without_a_connection_a_failure_costs_nothing_that_was_not_shown(capsys:
     unreached = replace(made.passed("money-win", "A win", made.observed(not_sent)), verdict=ScenarioVerdict.FAILED)
     print_summary(made.run(unreached), (), ["1 scenario failed."], repeat_line=lambda scenario_id: scenario_id)
     stdout = " ".join(capsys.readouterr().out.split())
-    assert f"cost: {UNREACHED}" in stdout
+    assert f"cost: {UNREACHED} do: {UNREACHED_FIX}" in stdout
     assert unreached.scenario.why not in stdout
 
 

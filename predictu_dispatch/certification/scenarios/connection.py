@@ -35,7 +35,8 @@ SCENARIOS: Final = (
         " that is 5,000.00 EUR of stakes an hour.",
         steps=(_ping(),),
         expectations=(confirmed("ping"),),
-        fix='Answer PING with HTTP 200 and {"status":"OK"}. If the answer is 401, compare the key and the operator id.',
+        fix='Answer PING with HTTP 200 and {"status":"OK"}. If the answer is 401, compare the key, the operator id, and'
+        " the digest: it is that of the bytes as they arrived.",
         players=(),
     ),
     Scenario(

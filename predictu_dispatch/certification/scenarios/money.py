@@ -197,6 +197,7 @@ SCENARIOS: Final = (
         " takes about 2.00 EUR too much.",
         steps=(Send(name="debit", method=Method.BET_MAKE, bet=BET, amount=STAKE, currency="XTS"),),
         expectations=(not_confirmed("debit"), Moved(by=0)),
-        fix="Compare the currency with the wallet's. XTS is the code that ISO 4217 keeps for tests.",
+        fix="Compare the currency with the wallet's, and reject another one, such as with PLAYER_NOT_FOUND. XTS is the"
+        " code that ISO 4217 keeps for tests.",
     ),
 )

@@ -94,6 +94,8 @@ def print_summary(
         f"{count(len(result.results), 'scenario')} in {took_s:.0f} s, {count(result.requests_sent, 'request')}:"
         f" {counts_text(result)}"
     )
+    if known := [one.scenario.id for one in failing if is_expected(one, expected)]:
+        print_wrapped(f"{count(len(known), 'known failure')}: {', '.join(known)}.", indent=_INDENT)
     for reason in reasons:
         print_wrapped(reason, indent=_INDENT)
     verdict = "NOT PASSED" if reasons else "PASSED"

@@ -116,10 +116,12 @@ def play_run(
         return result, interruption.number
 
     settings = chosen.target.settings
+    next_key = chosen.target.next_key
     _say(
         invocation,
         f"Run {run}: {count(len(scenarios), 'scenario')} against {settings.callback_url}",
         *wrapped(f"Operator {settings.operator_id}, key {chosen.target.key.kid}"),
+        *([f"Next key {next_key.kid}"] if next_key else []),
     )
     pause_s = max((step.seconds for one in scenarios for step in one.steps if isinstance(step, Pause)), default=0)
     if pause_s:

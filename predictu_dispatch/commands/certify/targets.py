@@ -37,7 +37,7 @@ from predictu_dispatch.edge.config.loader import Config
 from predictu_dispatch.edge.tls import client_context
 
 NOT_COMPARED: Final = "No configuration was read, so URL and key were compared with no live operator."
-UNSIGNED: Final = "A run with --url has no certificate: only a configured operator gets one."
+UNSIGNED: Final = "only a configured operator gets one, not a run with --url."
 _OPTIONS: Final = {
     "callback_url": "--url",
     "sandbox.callback_url": "--url",
