@@ -73,8 +73,8 @@ class Trial:
         return (
             f"The reference operator {settings.operator_id} listens on {url}\n"
             f"  keys     {self.key_file} and {NEXT_KEY} beside it; for trials only\n"
-            f"  wallet   {settings.database}; created there if missing: {', '.join(wallets)}\n\n"
-            f"Certify it, in another terminal:\n\n    {command}\n\n"
+            f"  wallet   {settings.database}; a new one has {' and '.join(wallets)}\n\n"
+            f"Certify it, in another terminal in the same folder:\n\n    {command}\n\n"
             "Ctrl-C stops it.\n"
         )
 

@@ -144,7 +144,7 @@ async def test_on_a_terminal_it_says_what_to_do_next(tmp_path: Path) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert "player-1 with 1000.00 EUR, player-2 with 1000.00 EUR" in text
+    assert "player-1 with 1000.00 EUR and player-2 with 1000.00 EUR" in text
     assert "    predictu-dispatch certify \\" in text
     assert f"--key {tmp_path}/throwaway.pem \\" in text
 
