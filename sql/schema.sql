@@ -1708,7 +1708,11 @@ begin
     attempted as materialized (
         select a.request_id, a.attempt,
                case a.verdict when 'delivered' then 3 when 'rejected' then 2 when 'late' then 0 else 1 end as verdict,
-               a.started_at, a.started_at >= period_from and a.started_at < period_until as is_in_period,
+               -- Without those that were not applied.
+               case when a.verdict = 'delivered'
+                      or a.verdict = 'retry' and a.evidence <> 'not_sent' and a.reason is distinct from 'nothing_to_reverse'
+                      or a.verdict = 'rejected' and a.reason = 'unknown_status' then a.started_at end as applied_from,
+               a.started_at >= period_from and a.started_at < period_until as is_in_period,
                p.request_id is not null as is_known, coalesce(p.is_final, false) as is_final,
                case when p.request_id is null then a.sent[3] end as currency,
                coalesce(p.is_final and (
@@ -1717,16 +1721,18 @@ begin
                        or a.sent[3] is distinct from p.money[2] or a.sent[5] is distinct from p.bet_id
                        or case p.amount_format when 'decimal' then a.sent[4]::numeric * 10::numeric ^ u.minor_digits
                                else a.sent[4]::numeric end is distinct from p.money[3]::numeric)), false) as is_sent_otherwise
-          from (select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
+          from (select a.request_id, a.method, a.attempt, a.evidence, a.verdict, a.reason, a.started_at,
+                       a.request_body is not null as has_body,
                        predictu_dispatch.body_money(a.request_body) as sent
                   from predictu_dispatch.attempt_record a
                  where a.operator_id = run.operator_id and a.method not in ('PING', 'BALANCE')
                    and a.started_at >= period_from - clock_margin and a.started_at < period_until + clock_margin
                 union all
-                select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.has_body, a.sent
+                select a.request_id, a.method, a.attempt, a.evidence, a.verdict, a.reason, a.started_at, a.has_body, a.sent
                   from period_callback p
                  cross join lateral (
-                     select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
+                     select a.request_id, a.method, a.attempt, a.evidence, a.verdict, a.reason, a.started_at,
+                            a.request_body is not null as has_body,
                             predictu_dispatch.body_money(a.request_body) as sent
                        from predictu_dispatch.attempt_record a
                       where a.operator_id = run.operator_id and a.request_id = p.request_id
@@ -1741,7 +1747,7 @@ begin
         select a.request_id, count(*) filter (where a.verdict > 0) as decided,
                max(a.attempt) filter (where a.verdict > 0) as newest,
                max(a.attempt * 4 + a.verdict) filter (where a.verdict > 0) % 4 as last_verdict,
-               count(*) filter (where a.verdict = 3) as delivered, min(a.started_at) as first_started_at,
+               count(*) filter (where a.verdict = 3) as delivered, min(a.applied_from) as applied_from,
                -- 0 if there are several: at most one of them can be the last one.
                case when min(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final)
                          < max(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final) then 0
@@ -1950,7 +1956,7 @@ begin
                    j.knowledge, coalesce(f.lines, 0),
                    f.lines is null and (
                        j.knowledge in ('confirmed', 'unknown')
-                           and (coalesce(a.first_started_at, j.created_at) - settling < run.given_from
+                           and (coalesce(a.applied_from, j.created_at) - settling < run.given_from
                                 or j.finished_at + settling > run.given_until)
                        or j.state = 'delivered' and j.is_debit_elsewhere and j.debit_effect = 'unknown' and d.lines is null),
                    f.lines is null or j.knowledge = 'no_callback'

@@ -95,7 +95,7 @@ Missing there: what is missing may be among the lines that could not be read.
 Make them readable and run it again before you ask the operator.
 In flight: not final here, or booked near an edge of what was given. Give the
 files of the day before and of the day after too; lines of other days are only
-counted.
+counted. What was first sent days before needs the files from that day on.
 Next: predictu-dispatch reconcile list op_abc123, then reconcile show ID
 """
     )

@@ -21,6 +21,18 @@ OWED = (
 )
 
 
+def may_have_been_applied(attempt: Row) -> bool:
+    """Return True if the operator may have booked something because of this attempt."""
+    match attempt["verdict"]:
+        case "delivered":
+            return True
+        case "rejected":
+            return bool(attempt["reason"] == "unknown_status")
+        case "retry":
+            return bool(attempt["evidence"] != "not_sent" and attempt["reason"] != "nothing_to_reverse")
+    return False
+
+
 class NaiveClassifier(NaiveMatcher):
     """Classifies when it is made; `items` is the result."""
 
@@ -150,7 +162,8 @@ class NaiveClassifier(NaiveMatcher):
         if known not in ("confirmed", "unknown"):
             return False
         settle = timedelta(seconds=self.period.settle_s)
-        begins = min([one["started_at"] for one in self.attempts[row["request_id"]]], default=row["created_at"])
+        applied = [one["started_at"] for one in self.attempts[row["request_id"]] if may_have_been_applied(one)]
+        begins = min(applied, default=row["created_at"])
         return bool(begins - settle < self.given_from or row["finished_at"] + settle > self.given_until)
 
     def _expected(self, item: Item) -> tuple[str, str, int]:

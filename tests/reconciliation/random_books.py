@@ -168,8 +168,11 @@ class _Drawn(DrawnLines):
                 "request_id": row["request_id"],
                 "method": row["method"],
                 "attempt": number,
-                "evidence": "answered",
+                "evidence": self.rng.choice(("not_sent", "unanswered", "answered"))
+                if verdict == "retry"
+                else "answered",
                 "verdict": verdict,
+                "reason": self.rng.choice(("nothing_to_reverse", "unknown_status", None)),
                 "instance": "host-1",
                 "started_at": begins,
                 "finished_at": begins + (ends - begins) / (row["attempts"] + 1 - number),

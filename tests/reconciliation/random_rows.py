@@ -22,8 +22,8 @@ _COLUMNS = {
         *("budget_from", "params", "amount_format", "created_at", "finished_at", "operator_transaction_id"),
     ),
     "attempt_record": (
-        *("operator_id", "request_id", "method", "attempt", "evidence", "verdict", "instance", "started_at"),
-        *("finished_at", "request_body", "report_id"),
+        *("operator_id", "request_id", "method", "attempt", "evidence", "verdict", "reason", "instance"),
+        *("started_at", "finished_at", "request_body", "report_id"),
     ),
 }
 

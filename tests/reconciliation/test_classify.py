@@ -475,6 +475,27 @@ async def test_what_may_be_booked_outside_the_given_ledger_is_in_flight(books: B
             assert found.classes == {f"request:{placement}": class_}
 
 
+@pytest.mark.parametrize(
+    ("fields", "class_"),
+    [
+        ({"evidence": "not_sent", "reason": "connect_refused"}, "missing_there"),
+        ({"evidence": "answered", "reason": "http_500"}, "in_flight"),
+        ({"evidence": "unanswered", "reason": "timeout"}, "in_flight"),
+    ],
+    ids=str,
+)
+async def test_an_attempt_that_was_not_applied_is_no_reason_to_look_for_its_booking_in_an_earlier_ledger(
+    books: Books, database: Database, fields: dict[str, Any], class_: str
+) -> None:
+    """Else what was retried for days would be undecided in every run over its day."""
+    placement = await books.placed("b1", retried, **fields)
+    after = await books.harness.owner.fetchval("select clock_timestamp()")
+    await books.attempt(placement)
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, [], given=(after, after + timedelta(seconds=60)))
+    assert found.classes == {f"request:{placement}": class_}
+
+
 async def test_a_run_computes_the_same_again_and_a_late_file_closes_its_differences(
     books: Books, database: Database
 ) -> None:

@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 _MATCHES_SHOWN: Final = 20
 _RUN: Final = "run"
+_NOT_OWED: Final = "counted only; nobody owes anything because of it"
+_COUNTED: Final = {
+    DifferenceClass.IN_FLIGHT: "not decided: it is not final, or it may be booked outside the ledger that was given;"
+    " to decide it, reconcile all days from its first attempt to the day after its end in one run",
+}
+"""What it means that an item is only counted."""
 
 
 class _Found(NamedTuple):
@@ -115,7 +121,7 @@ def _print(found: _Found) -> None:
         for step in _next_steps(found):
             print_wrapped(step, hanging="  ")
     print_field("id", str(item["item_id"]))
-    print_field("state", _state(found) if is_difference else "counted only; nobody owes anything because of it")
+    print_field("state", _state(found) if is_difference else _COUNTED.get(rule.name, _NOT_OWED))
     digits: Mapping[str, int] = json.loads(item["digits"] or "{}")
     if is_difference:
         print_field("disputed", money(int(item["disputed"]), item["currency"], digits.get(item["currency"])))

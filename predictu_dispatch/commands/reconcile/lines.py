@@ -236,7 +236,8 @@ def _hints(result: RunResult) -> Iterator[str]:
         yield (
             "In flight: not final here, or booked near an edge of what was given."
             f" {'Give' if is_over else 'When the period has ended, run it again with'} the files of the day before and"
-            " of the day after too; lines of other days are only counted."
+            " of the day after too; lines of other days are only counted. What was first sent days before needs the"
+            " files from that day on."
         )
     if _crosses_an_edge(result):
         yield (
