@@ -4331,16 +4331,18 @@ CREATE FUNCTION predictu_dispatch.reconciliation_targets(operator_id text, run_i
       from predictu_dispatch.reconciliation_line l
       left join lateral (
           select (array_agg(c.request_id))[1] as request_id
-            from (select c.request_id from predictu_dispatch.callback c
-                   where l.request_id is null and l.transaction_id is not null
-                     and c.operator_id = l.operator_id and c.operator_transaction_id = l.transaction_id
-                     and c.bet_id is not null
-                     and (c.method = l.method or l.method is null and (c.method = 'BET_MAKE') = l.is_debit)
-                     -- An operator may use an id again, such as on every day.
-                     and (l.bet_id is null or c.bet_id = l.bet_id
-                          or not exists (select from predictu_dispatch.bet b
-                                          where b.operator_id = l.operator_id and b.bet_id = l.bet_id offset 0))
-                   limit 2) c
+            -- Of an id that an operator gives to all of its callbacks, not all are read for each line.
+            from (select c.request_id, c.method, c.bet_id, count(*) over () as shared
+                    from (select c.request_id, c.method, c.bet_id from predictu_dispatch.callback c
+                           where l.request_id is null and l.transaction_id is not null
+                             and c.operator_id = l.operator_id and c.operator_transaction_id = l.transaction_id
+                           limit 11) c) c
+           where c.shared <= 10 and c.bet_id is not null
+             and (c.method = l.method or l.method is null and (c.method = 'BET_MAKE') = l.is_debit)
+             -- An operator may use an id again, such as on every day.
+             and (l.bet_id is null or c.bet_id = l.bet_id
+                  or not exists (select from predictu_dispatch.bet b
+                                  where b.operator_id = l.operator_id and b.bet_id = l.bet_id offset 0))
           having count(*) = 1 offset 0) by_transaction on true
       left join lateral (
           select case when l.is_debit then b.placement_request_id

@@ -13,6 +13,7 @@ from tests.reconciliation.naive_audit import Row, contradictions
 from tests.reconciliation.naive_lines import Dialect, Line
 
 FINAL = ("delivered", "rejected", "exhausted", "cancelled")
+_SHARED_MAX = 10
 Key = tuple[object, ...]
 """What an item is about: a callback, an adopted bet, an unknown request_id, or one line."""
 
@@ -181,7 +182,7 @@ class NaiveMatcher:
                 for row in self.by_transaction[line.transaction_id]
                 if _is_named(row, line) and (line.bet_id not in self.bets or line.bet_id == row["bet_id"])
             ]
-            if len(found) == 1:
+            if len(found) == 1 and len(self.by_transaction[line.transaction_id]) <= _SHARED_MAX:
                 return "callback", found[0]["request_id"]
         bet = self.bets.get(line.bet_id or "")
         if bet is not None and line.is_debit:

@@ -123,6 +123,18 @@ async def test_a_transaction_id_that_is_used_again_matches_no_other_bet(books: B
     assert found.counts["agreed"] == 2
 
 
+async def test_a_transaction_id_of_very_many_callbacks_matches_none_of_them(books: Books, database: Database) -> None:
+    """Reading all of them for each line would take hours."""
+    for number in range(10):
+        await books.placed(f"b{number}", operator_transaction_id="0")
+    await books.ended("b0", operator_transaction_id="0")
+    bookings = [line(STAKE, transaction_id="0"), line(-STAKE, transaction_id="0", bet_id="b1")]
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, bookings)
+    assert found.classes["transaction:0"] == "missing_here"
+    assert found.counts["agreed"] == 1
+
+
 async def test_a_late_attempt_that_sent_another_player_contradicts(books: Books, database: Database) -> None:
     placement = await books.harness.place("b1")
     lease = await books.harness.lease(placement)
