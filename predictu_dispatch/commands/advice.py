@@ -90,9 +90,15 @@ _ON_DIFFERENCE: Final = {
 """By the class of an open difference."""
 
 
-def on_difference(name: str) -> str:
+_ON_ROLLBACK_WITHOUT_DEBIT: Final = (
+    "The debit was never confirmed and is not in their ledger, so there was nothing to return: ask the operator for its"
+    " booking of the debit, or to reverse this one."
+)
+
+
+def on_difference(name: str, *, is_rollback_without_debit: bool = False) -> str:
     """The advice on an open difference, by its class."""
-    return _ON_DIFFERENCE[name]
+    return _ON_ROLLBACK_WITHOUT_DEBIT if is_rollback_without_debit else _ON_DIFFERENCE[name]
 
 
 def after_failure(reason: str | None, status: int | None) -> str:

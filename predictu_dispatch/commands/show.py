@@ -77,7 +77,7 @@ def show(
         print_wrapped(money_line(sums), bold=True)
     for row in differences:
         step = f"predictu-dispatch reconcile show {row['item_id']}"
-        print_wrapped(f"An open difference, {class_text(row['class'])} in their ledger: {step}", colour="red")
+        print_wrapped(f"An open difference ({class_text(row['class'])}): {step}", colour="red")
     _print_next_step(callbacks, is_bet=found is not None)
     if found is not None and sums is not None:
         _print_bet(found, sums)

@@ -111,6 +111,7 @@ async def test_the_list_has_what_is_open_with_its_money_and_what_was_said(harnes
         *(OPERATOR, scene.run_id, DAY),
     )
     for arguments, code, phrase in (
+        (("--class", "missing_here"), 0, f"{OPERATOR}: 1 open difference of class missing here, 25.00 EUR"),
         (("--class", "booked_twice"), 0, "no open differences of class booked twice"),
         (("op_new",), 1, "unknown operator op_new"),
         (("--class", "agreed"), 2, "'agreed' is not one of"),
@@ -237,10 +238,23 @@ async def test_show_takes_any_beginning_that_is_not_ambiguous(harness: Harness, 
         assert (given, phrase in stdout + stderr) == (code, True), stdout + stderr
 
 
+async def test_a_rollback_booked_without_its_debit_is_no_wrong_amount(harness: Harness, scene: Scene) -> None:
+    await harness.attempt(await harness.place("b2"), delivered)
+    request_id = await harness.rollback("b2")
+    for booked, phrase in ((500, "ask the operator for its booking of the debit"), (600, "the amount that we sent")):
+        line = {**BOOKED, "method": "BET_ROLLBACK", "amount": booked}
+        difference = item(
+            f"{booked}", "amount_differs", request_id=request_id, method="BET_ROLLBACK", ours=0, lines=[line]
+        )
+        await finished_run(harness.owner, difference)
+        text = one_line((await scene.bob.run("reconcile", "show", str(difference["item_id"])))[1])
+        assert phrase in text, text
+
+
 async def test_a_callback_and_a_bet_say_that_they_have_an_open_difference(
     harness: Harness, scene: Scene, database: Database
 ) -> None:
-    line = f"missing there in their ledger: predictu-dispatch reconcile show {scene.missing_there}"
+    line = f"An open difference (missing there): predictu-dispatch reconcile show {scene.missing_there}"
     for login in (database.support, database.operations, database.auditor, database.dispatcher, database.reconciler):
         cli = command_line_for(scene.alice.folder, login)
         for words in (("show", str(scene.win)), ("show", "--bet", OPERATOR, "b1")):
@@ -365,6 +379,7 @@ async def test_a_run_is_shown_again_and_an_accepted_difference_fails_it_no_more(
 )
 def test_every_class_of_difference_says_what_to_do(rule: Any) -> None:
     assert on_difference(rule.name).endswith((".", "}"))
+    assert "nothing to return" in on_difference(rule.name, is_rollback_without_debit=True)
 
 
 async def test_a_dispute_proves_what_was_said_about_the_bets_differences(

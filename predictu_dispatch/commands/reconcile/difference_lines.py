@@ -32,12 +32,12 @@ def subject(row: Row) -> str:
     return named if row["bet_id"] is None else f"{named} of bet {row['bet_id']}"
 
 
-def heading(operator: str, sums: Sequence[Row]) -> str:
+def heading(operator: str, sums: Sequence[Row], of_class: str) -> str:
     """How many differences of an operator are open, and how much money."""
     if not sums:
-        return f"{operator}: no open differences"
+        return f"{operator}: no open differences{of_class}"
     number = count(sum(row["differences"] for row in sums), "open difference")
-    return f"{operator}: {number}, {', '.join(amount(row) for row in sums)}"
+    return f"{operator}: {number}{of_class}, {', '.join(amount(row) for row in sums)}"
 
 
 def unlisted_text(row: Row) -> str:

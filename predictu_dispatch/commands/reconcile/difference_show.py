@@ -153,12 +153,23 @@ def _next_steps(found: _Found) -> Iterator[str]:
             f"The run could not read {count(item['lines_unreadable'], 'line')}, and one of them may be this booking:"
             " make them readable and run it again first."
         )
-    yield f"What to do: {on_difference(item['class']).format(operator_id=item['operator_id'])}"
+    advice = on_difference(item["class"], is_rollback_without_debit=_is_rollback_without_debit(found))
+    yield f"What to do: {advice.format(operator_id=item['operator_id'])}"
     if found.history:
         then, verb = "When it is settled, somebody who has not explained it, with another database login", "accept"
     else:
         then, verb = "When you know why", "explain"
     yield f"{then}: predictu-dispatch reconcile {verb} {item['item_id']} --reason TEXT"
+
+
+def _is_rollback_without_debit(found: _Found) -> bool:
+    """Return True if they booked the amount that we sent, but there was nothing to reverse."""
+    item, callback = found.item, found.callback
+    if item["class"] != DifferenceClass.AMOUNT_DIFFERS or item["method"] != "BET_ROLLBACK" or callback is None:
+        return False
+    lines: list[dict[str, Any]] = json.loads(item["lines"])
+    sent: int | None = json.loads(callback["params"]).get("amount")
+    return sum(int(line["amount"]) for line in lines) == sent
 
 
 def _state(found: _Found) -> str:

@@ -83,20 +83,20 @@ def list_differences(
             }
         )
         return
+    of_class = f" of class {class_text(class_)}" if class_ else ""
     if not rows:
-        print_line("no open differences" + (f" of class {class_text(class_)}" if class_ else ""))
+        print_line(f"no open differences{of_class}")
         return
     for owner in dict.fromkeys(row["operator_id"] for row in rows):
-        _print_operator(
-            owner, *([row for row in found if row["operator_id"] == owner] for found in (rows, sums, unlisted))
-        )
+        of_owner = ([row for row in found if row["operator_id"] == owner] for found in (rows, sums, unlisted))
+        _print_operator(owner, of_class, *of_owner)
     print_line("To see one: predictu-dispatch reconcile show ID")
     if rows[0]["found"] > len(rows):
         print_error(f"{len(rows):,} are shown, and there are more; give a larger --limit")
 
 
-def _print_operator(operator: str, rows: list[Row], sums: list[Row], unlisted: list[Row]) -> None:
-    print_wrapped(heading(operator, sums), hanging="  ", bold=True)
+def _print_operator(operator: str, of_class: str, rows: list[Row], sums: list[Row], unlisted: list[Row]) -> None:
+    print_wrapped(heading(operator, sums, of_class), hanging="  ", bold=True)
     for row in unlisted:
         print_wrapped(unlisted_text(row), hanging="  ", colour="yellow")
     for row in rows:
