@@ -102,11 +102,24 @@ Next: predictu-dispatch reconcile list op_abc123, then reconcile show ID
 
 
 def test_bookings_of_what_was_confirmed_on_other_days_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    hint = "Day differs: its sums do not cancel"
+    hint, cause = "Its sums do not cancel", "If these are many, time_zone or day_starts"
     one = Total(DifferenceClass.DAY_DIFFERS, "EUR", DAY, 1, 1, 1, 0, -2500, 0, 0)
-    assert hint in printed(capsys, replace(RESULT, totals=(*RESULT.totals, one)))
+    text = one_line(printed(capsys, replace(RESULT, totals=(*RESULT.totals, one))))
+    assert (hint in text, cause in text) == (True, True)
     other = one._replace(day=DAY + timedelta(days=1), items=0, ours=-2500, theirs=0)
-    assert hint not in printed(capsys, replace(RESULT, totals=(*RESULT.totals, one, other)))
+    text = one_line(printed(capsys, replace(RESULT, totals=(*RESULT.totals, one, other))))
+    assert (hint in text, cause in text) == (False, True)
+    assert cause not in one_line(printed(capsys, RESULT))
+
+
+def test_a_ledger_that_lacks_more_than_it_has_asks_for_all_files(capsys: pytest.CaptureFixture[str]) -> None:
+    hint = "run it again with all of them, also with those of an earlier run"
+    agreed = next(total for total in RESULT.totals if total.name is DifferenceClass.AGREED)
+    missing = agreed._replace(name=DifferenceClass.MISSING_THERE)
+    others = tuple(total for total in RESULT.totals if total.name is not DifferenceClass.MISSING_THERE)
+    assert hint not in one_line(printed(capsys, replace(RESULT, totals=(*others, missing))))
+    more = missing._replace(items=missing.items + 1)
+    assert hint in one_line(printed(capsys, replace(RESULT, totals=(*others, more))))
 
 
 def test_agreement_is_short_and_the_first_run_compares_with_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,7 +283,7 @@ def cli(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("op_abc123 --day 9999-12-31 ledger.csv", "9999-12-31 has not begun: today is"),
         ("op_abc123 --day 2026-11-21", "give the ledger as FILE, or set [reconcile] url in"),
         ("op_abc124 --day 2026-11-21 ledger.csv", "op_abc124.toml does not exist; did you mean op_abc123?"),
-        ("lits --day 2026-11-21", "lits.toml does not exist; did you mean `reconcile list`?"),
+        ("lits", "lits.toml does not exist; did you mean `reconcile list`?"),
         ("../op --day 2026-11-21 ledger.csv", "an operator's id must be 1 to 64 characters"),
         ("op_abc123 --day 2026-11-21 missing.csv", "missing.csv: cannot be read: no such file or directory"),
         ("op_abc123 --day 2026-11-21 ledger.csv copy.csv", "has the same content as"),

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options
 from predictu_dispatch.commands.output import print_json
 from predictu_dispatch.commands.reconcile.differences import accept, explain, list_differences, show_difference
-from predictu_dispatch.commands.reconcile.options import Options, period_of, reconcile_options
+from predictu_dispatch.commands.reconcile.options import Options, reconcile_options
 from predictu_dispatch.commands.verb_group import VerbGroup
 
 
@@ -25,12 +25,11 @@ def run(invocation: Invocation, operator: str, files: tuple[Path, ...], **option
     from predictu_dispatch.commands.reconcile.lines import as_json, print_report  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.commands.reconcile.running import run_reconciliation  # noqa: PLC0415
 
-    period = period_of(options)
     words = {
         word: f"reconcile {verb}"
         for word, verb in ({verb: verb for verb in reconcile.commands} | _ReconcileGroup.synonyms).items()
     }
-    result = asyncio.run(run_reconciliation(invocation, operator, files, period, by=options["by"], verbs=words))
+    result = asyncio.run(run_reconciliation(invocation, operator, files, options, verbs=words))
     if invocation.json:
         print_json(as_json(result))
     else:
@@ -52,8 +51,8 @@ def reconcile() -> None:
     [reconcile] in the operator's file says how it is written. Without FILE it is pulled from
     [reconcile] url.
 
-    A run computes everything from the start: given a file that came late, it closes the differences
-    that the file explains.
+    A run computes everything from the start, from the files that it is given. If a file came late,
+    give it with all other files of the period: the run closes the differences that it explains.
 
     The database login needs the role predictu_reconciler.
     """

@@ -239,10 +239,24 @@ def _hints(result: RunResult) -> Iterator[str]:
             " of the day after too; lines of other days are only counted. What was first sent days before needs the"
             " files from that day on."
         )
+    if any(total.name is DifferenceClass.DAY_DIFFERS for total in result.totals):
+        yield (
+            "Day differs: confirmed on one accounting day and booked on another. If these are many, time_zone or"
+            " day_starts under [reconcile] is not the operator's."
+        )
     if _crosses_an_edge(result):
         yield (
-            "Day differs: its sums do not cancel, because what was confirmed outside of these days was booked in them."
-            " Reconcile both days in one run: only there is a second booking of the same request found."
+            "Its sums do not cancel, because what was confirmed outside of these days was booked in them. Reconcile"
+            " both days in one run: only there is a second booking of the same request found."
+        )
+    missing, agreed = (
+        sum(total.items for total in result.totals if total.name is name)
+        for name in (DifferenceClass.MISSING_THERE, DifferenceClass.AGREED)
+    )
+    if missing > agreed:
+        yield (
+            "Missing there: more than agreed. A run reads only what it is given: if these were not all files of the"
+            " period, run it again with all of them, also with those of an earlier run."
         )
     outside, unmatched = (
         sum(total.rows_theirs for total in result.totals if total.name is name)

@@ -20,7 +20,7 @@ from predictu_dispatch.commands.invocation import (
     unknown_operator,
 )
 from predictu_dispatch.commands.keys.common import operator_file, refuse, refuse_missing
-from predictu_dispatch.commands.reconcile.options import Period
+from predictu_dispatch.commands.reconcile.options import Options, Period, period_of
 from predictu_dispatch.core.database import Refused
 from predictu_dispatch.core.ledger_request import LedgerRefusal
 from predictu_dispatch.core.operator_settings import OperatorSettings
@@ -43,9 +43,8 @@ async def run_reconciliation(
     invocation: Invocation,
     operator: str,
     files: Sequence[Path],
-    period: Period | int,
+    options: Options,
     *,
-    by: str,
     verbs: Mapping[str, str],
 ) -> RunResult:
     """Reconcile; ends the command if the files or the ledger's URL cannot be read.
@@ -54,6 +53,7 @@ async def run_reconciliation(
     """
     file = operator_file(invocation, operator)
     refuse_missing(invocation, file, verbs)
+    period = period_of(options)
     settings = _settings(invocation, file)
     if isinstance(period, int):
         today = settings.reconcile.days.day_of(datetime.now(UTC))
@@ -65,7 +65,7 @@ async def run_reconciliation(
         days=settings.reconcile.days,
         first_day=period.first,
         last_day=period.last,
-        done_by=by,
+        done_by=options["by"],
     )
     _refuse_future(request)
     if not files and not settings.reconcile.url:
