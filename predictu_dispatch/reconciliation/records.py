@@ -108,7 +108,9 @@ def _header(line: str, part: LedgerPart, settings: ReconcileSettings) -> _Header
         raise part.fault("is no valid CSV: its header has a wrong quote", line=1)
     header = min(headers, key=lambda one: (len(_missing(one.names, settings)), -len(one.names)))
     if missing := _missing(header.names, settings):
-        raise part.fault(f"has no column {', '.join(missing)}; its columns are {_shown(header.names)}")
+        raise part.fault(
+            f"has {', '.join(missing)}: name its columns under [reconcile.columns]. They are {_shown(header.names)}"
+        )
     if why := misnamed_column(header.names, settings.columns):
         raise part.fault(why, line=1)
     if any('"' in name for name in header.names):
@@ -127,21 +129,23 @@ def _split(line: str, delimiter: str) -> _Header | None:
 
 
 def _missing(names: Sequence[str], settings: ReconcileSettings) -> list[str]:
-    """Return what a header lacks, with the keys that ask for it."""
+    """Return what a header lacks."""
     columns = settings.columns
     lacking = {ours: theirs for ours, theirs in columns if theirs and theirs not in names}
     required = [ours for ours, theirs in columns if theirs != _DEFAULTS[ours]] + ["booked_at", "amount"]
     if "" not in settings.values.currency:
         required.append("currency")
     missing = [
-        f"{shown(lacking[ours])} ([reconcile.columns] {ours})" for ours in dict.fromkeys(required) if ours in lacking
+        f"no column {shown(lacking[ours])}{f' for {ours}' if lacking[ours] != ours else ''}"
+        for ours in dict.fromkeys(required)
+        if ours in lacking
     ]
     if not any(theirs in names for theirs in (columns.request_id, columns.transaction_id, columns.bet_id) if theirs):
-        missing.append("for request_id, transaction_id or bet_id ([reconcile.columns])")
+        missing.append("no column for request_id, transaction_id or bet_id")
     has_direction = any(theirs in names for theirs in (columns.method, columns.direction) if theirs)
     has_constant = settings.values.method.get("") or settings.values.direction.get("")
     if settings.amount_sign == "none" and not has_direction and not has_constant:
-        missing.append('for method or direction ([reconcile] amount_sign is "none")')
+        missing.append('no column for method or direction ([reconcile] amount_sign is "none")')
     return missing
 
 
