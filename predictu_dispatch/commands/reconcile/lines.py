@@ -7,10 +7,9 @@ from decimal import Decimal
 from typing import Final
 
 from predictu_dispatch.commands.output import Styled, count, money, print_line, print_wrapped, styled, table, timestamp
-from predictu_dispatch.commands.texts import class_text
-from predictu_dispatch.core.difference_classes import DifferenceClass, Kind
+from predictu_dispatch.commands.reconcile.hints import hints
+from predictu_dispatch.core.difference_classes import Kind
 from predictu_dispatch.reconciliation.result import (
-    ITEMS_MAX,
     Identity,
     RunResult,
     SourceRead,
@@ -54,8 +53,9 @@ def print_report(result: RunResult, *, shows_unreadable: bool) -> None:
     elif not result.format_fault:
         first_by_column = {one.column: one for one in reversed(result.unreadable)}
         _print_unreadable(result, sorted(first_by_column.values())[:_EXAMPLES_MAX])
-    for hint in _hints(result):
-        print_wrapped(hint)
+    if not _fault(result):
+        for hint in hints(result):
+            print_wrapped(hint)
 
 
 def _fault(result: RunResult) -> str:
@@ -211,78 +211,6 @@ def _print_unreadable(result: RunResult, lines: Sequence[UnreadableLine]) -> Non
         print_wrapped(f"{result.sources[one.source].name}, line {one.line:,}{column}: {one.why}", hanging="    ")
     if left := result.lines_unreadable - len(lines):
         print_line(f"and {left:,} more")
-
-
-def _hints(result: RunResult) -> Iterator[str]:
-    if _fault(result):
-        return
-    for name, items in result.cut.items():
-        yield (
-            f"{class_text(name).capitalize()}: of {items:,} the first {ITEMS_MAX:,} are listed; the table has all."
-            " To list the others, reconcile fewer days at once."
-        )
-    if result.is_empty:
-        yield (
-            "The ledger has no line, so it says that nothing was booked. If the operator's export failed, run it again"
-            " with the whole ledger."
-        )
-    if result.lines_unreadable and any(total.name is DifferenceClass.MISSING_THERE for total in result.totals):
-        yield (
-            "Missing there: what is missing may be among the lines that could not be read. Make them readable and run"
-            " it again before you ask the operator."
-        )
-    if any(total.name is DifferenceClass.IN_FLIGHT for total in result.totals):
-        is_over = result.cut_at == result.ends_at
-        yield (
-            "In flight: not final here, or booked near an edge of what was given."
-            f" {'Give' if is_over else 'When the period has ended, run it again with'} the files of the day before and"
-            " of the day after too; lines of other days are only counted. What was first sent days before needs the"
-            " files from that day on."
-        )
-    if any(total.name is DifferenceClass.DAY_DIFFERS for total in result.totals):
-        yield (
-            "Day differs: confirmed on one accounting day and booked on another. If these are many, time_zone or"
-            " day_starts under [reconcile] is not the operator's."
-        )
-    if _crosses_an_edge(result):
-        yield (
-            "Its sums do not cancel, because what was confirmed outside of these days was booked in them. Reconcile"
-            " both days in one run: only there is a second booking of the same request found."
-        )
-    missing, agreed = (
-        sum(total.items for total in result.totals if total.name is name)
-        for name in (DifferenceClass.MISSING_THERE, DifferenceClass.AGREED)
-    )
-    if missing > agreed:
-        yield (
-            "Missing there: more than agreed. A run reads only what it is given: if these were not all files of the"
-            " period, run it again with all of them, also with those of an earlier run."
-        )
-    outside, unmatched = (
-        sum(total.rows_theirs for total in result.totals if total.name is name)
-        for name in (DifferenceClass.OUT_OF_WINDOW, DifferenceClass.MISSING_HERE)
-    )
-    if unmatched and unmatched + outside == result.lines_read:
-        yield (
-            "No line is about a request of ours: the ledger is another operator's, or request_id, transaction_id or"
-            " bet_id under [reconcile.columns] is another column."
-        )
-    if outside and outside == result.lines_read:
-        yield (
-            "No line was booked in the period: the ledger is of other days, or time_zone and day_starts under"
-            " [reconcile] are not the operator's."
-        )
-    if result.open_count or result.open_contradictions:
-        yield f"Next: predictu-dispatch reconcile list {result.operator_id}, then reconcile show ID"
-
-
-def _crosses_an_edge(result: RunResult) -> bool:
-    """Return True if a callback became final outside of the period in which it was booked."""
-    sums: dict[str, int] = {}
-    for total in result.totals:
-        if total.name is DifferenceClass.DAY_DIFFERS:
-            sums[total.currency] = sums.get(total.currency, 0) + total.difference
-    return any(sums.values())
 
 
 def as_json(result: RunResult) -> dict[str, object]:
