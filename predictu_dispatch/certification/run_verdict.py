@@ -51,6 +51,8 @@ def may_have_certificate(result: RunResult, expected: Sequence[ExpectedFailure] 
 def _reasons(result: RunResult, expected: Sequence[ExpectedFailure]) -> Iterator[str]:
     if result.stopped:
         yield f"The run was stopped: {result.stopped.rstrip('.')}."
+    elif result.results and all(each.verdict is ScenarioVerdict.SKIPPED for each in result.results):
+        yield "No scenario was played: each one was skipped, for the reason that it gives."
     for verdict, verb in ((ScenarioVerdict.FAILED, "failed"), (ScenarioVerdict.REVIEW, "must be reviewed")):
         ids = [
             each.scenario.id for each in result.results if each.verdict is verdict and not is_expected(each, expected)

@@ -88,7 +88,7 @@ class Need(StrEnum):
 NEED_TEXTS: Final[dict[Need, str]] = {
     Need.TLS: "the sandbox's URL is http://; production needs https://",
     Need.TWO_PLAYERS: "one player is given; give a second one",
-    Need.NEXT_KEY: "there is no next key beside the sandbox's key",
+    Need.NEXT_KEY: "there is no next key beside the sandbox's key, such as sandbox.next.pem beside sandbox.pem",
     Need.DECIMAL: 'amount_format is "subunits"',
     Need.LEDGER: "no ledger is given; to check it, add --ledger URL",
 }

@@ -34,6 +34,7 @@ def test_a_run_without_a_failure_passes_and_may_have_a_certificate() -> None:
             made.run(made.skipped(), stopped="the request cap is reached"),
             "The run was stopped: the request cap is reached.",
         ),
+        (made.run(made.skipped()), "No scenario was played: each one was skipped, for the reason that it gives."),
         (made.run(unresolved=("bet b: no answer",)), "Not undone: bet b: no answer."),
         (made.run(net=-500), "Player p-1 has 5.00 EUR less than before the run."),
         (made.run(net=7), "Player p-1 has 0.07 EUR more than before the run."),

@@ -62,6 +62,8 @@ def _sentence(report: Report, reasons: tuple[str, ...]) -> str:
         return f"Passed: {of} played{f', {known} of them failed as expected' if known else ', none failed'}."
     if result.stopped:
         return f"Not passed: the run was stopped after {of}."
+    if not played:
+        return "Not passed: no scenario was played."
     parts = [
         f"{count} {verb}"
         for verdict, verb in ((ScenarioVerdict.FAILED, "failed"), (ScenarioVerdict.REVIEW, "must be reviewed"))
@@ -75,8 +77,8 @@ def _next_steps(report: Report, certificate: str | None, *, is_passed: bool) -> 
     failing = [each for each in result.results if each.verdict in FAILING and not is_expected(each, report.expected)]
     if result.reversal.unresolved and report.clean_line:
         yield joined("When your operator answers again, undo what is left: ", tag("code", report.clean_line))
-    if result.stopped and not failing:
-        yield "Remove the cause of the stop, then start the run again."
+    if (result.stopped or result.count(ScenarioVerdict.SKIPPED) == len(result.results)) and not failing:
+        yield "Remove the cause, then start the run again."
     if failing:
         first = failing[0].scenario
         yield joined(
