@@ -258,8 +258,8 @@ def write_nightly_units(running: Service, *, ledger_url: str) -> dict[str, Path]
         (drop_ins := running.inside(f"/etc/systemd/system/{file}.d")).mkdir()
         shutil.copy(UNIT.parent / file, drop_ins.parent)
         (drop_ins / "test.conf").write_text(
-            # Nice: other tests that run now would starve it.
-            f"[Service]\nNice=0\nStandardOutput=append:{folder}/{unit}\nStandardError=append:{folder}/{unit}\n"
+            # Other tests that run now would starve it.
+            f"[Service]\nCPUWeight=100\nNice=0\nStandardOutput=append:{folder}/{unit}\nStandardError=append:{folder}/{unit}\n"
         )
         environment = place / f"{re.split('[-@.]', unit)[2]}.env"
         environment.touch(0o600)
