@@ -38,7 +38,8 @@ LOGINS: Final = {
     "demo_daemon": "predictu_dispatcher",
     "demo_support": "predictu_support",
     "demo_auditor": "predictu_auditor",
-    "demo_person": "predictu_support, predictu_operations, predictu_auditor",
+    "demo_person": "predictu_support, predictu_operations, predictu_auditor, predictu_reconciler",
+    "demo_second_person": "predictu_reconciler",
 }
 _READY_TIMEOUT_S: Final = 30.0
 _READY_POLL_S: Final = 0.05

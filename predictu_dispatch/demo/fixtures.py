@@ -121,4 +121,6 @@ ping_interval_s = 2.0
 [statuses]
 rejected = ["BET_ROLLED_BACK", "BET_ALREADY_PLACED", "BET_ALREADY_SETTLED", "BET_MISMATCH", "WALLET_LIMIT"]
 retry = ["BAD_REQUEST"]
+[reconcile]
+url = "{callback_url}/ledger"
 """

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,7 +40,7 @@ class Trial(NamedTuple):
 
 
 def trials(predictu: PredictuLedger) -> Iterator[Trial]:
-    """Commands that look into this demo. They change nothing; `audit verify` stores its result."""
+    """Commands that look into this demo. `audit verify` and `reconcile` store their results."""
     callback = _most_repeated(predictu)
     yield Trial(("status",), "operators, daemons, review list")
     yield Trial(("top",), "the same, live")
@@ -47,6 +48,7 @@ def trials(predictu: PredictuLedger) -> Iterator[Trial]:
     yield Trial(("find", "--bet", callback.bet_id or ""), "all requests of a bet")
     yield Trial(("ping", GOOD), "send one PING now")
     yield Trial(("audit", "verify"), "compare each row with its log")
+    yield Trial(("reconcile", GOOD, "--day", f"{datetime.now(UTC):%Y-%m-%d}"), "with its own ledger")
     yield Trial(("show", callback.request_id), "each attempt")
     for review in predictu.reviews[:1]:
         yield Trial(("why", review.request_id), "why not sent")
@@ -79,6 +81,8 @@ def _shell_lines(environment: Environment, predictu: PredictuLedger, file: Path)
     for trial in trials(predictu):
         yield f"#   {trial}"
     yield "# More of the demo:"
+    yield "#   somebody who may accept what you have explained (reconcile accept):"
+    yield f"#     {VARIABLES['database.dsn']}={shlex.quote(environment.dsn('demo_second_person'))}"
     yield f"#   {psql if psql.exists() else 'psql'} {shlex.quote(environment.dsn('demo_support'))}"
     yield f"#   http://127.0.0.1:{environment.http_port}/metrics"
     for operator in environment.operators.values():

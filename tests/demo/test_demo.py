@@ -426,7 +426,7 @@ def look_into(summary: dict[str, Any]) -> None:
     assert {callback["state"] for callback in shown["callbacks"]} >= {"cancelled", "delivered"}
     commands = summary["inside"]["commands"]
     verbs = {command.split()[1]: command.split()[-1] for command in commands}
-    assert verbs.keys() == {"status", "top", "find", "ping", "audit", "show", "why"}
+    assert verbs.keys() == {"status", "top", "find", "ping", "audit", "reconcile", "show", "why"}
     assert verbs["why"] in {review["request_id"] for review in summary["needs_review"]}
     # `top` ends with Ctrl-C.
     ending = [command for command in commands if not command.endswith(" top")]
