@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from predictu_dispatch.certification.expectations import listed, sent_as
+from predictu_dispatch.certification.expectations import answer_text, confirmed, listed, sent_as
 from predictu_dispatch.certification.observation import Observed, Outcome, Sent
 from predictu_dispatch.certification.scenario import Finding, ScenarioVerdict
 
@@ -35,6 +35,32 @@ class AtMostOneConfirmed:
                 expected=self.text,
                 observed="None is confirmed, so it is not known what two at once would do.",
                 about=self.of,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StillConfirmed:
+    """The first of the named requests is confirmed, and so are the others, which repeat it.
+
+    If the first one is not, which may be a limit of the operator, that is only worth a warning.
+    """
+
+    of: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return f"{self.of[0]} is confirmed, and its repetition too."
+
+    def findings(self, seen: Observed) -> Iterator[Finding]:
+        first, *repetitions = sent_as(seen, self.of)
+        if first.outcome is Outcome.CONFIRMED:
+            yield from confirmed(*(sent.name for sent in repetitions)).findings(seen)
+        else:
+            yield Finding(
+                verdict=ScenarioVerdict.WARNING,
+                expected=self.text,
+                observed=f"{first.name}: {answer_text(first)}, so it is not known how its repetition is answered.",
+                about=(first.name,),
             )
 
 

@@ -28,7 +28,7 @@ class TokenFault(StrEnum):
     WRONG_KEY = "wrong_key"
     """Signed with a key that the operator does not know, under the `kid` of the right one."""
     UNKNOWN_KID = "unknown_kid"
-    """Signed with a key that the operator does not know, under the `kid` of that key."""
+    """Signed with a key that the operator does not know, under its `kid`, with its public half."""
     OTHER_SUB = "other_sub"
     OTHER_METHOD = "other_method"
     OTHER_REQUEST_ID = "other_request_id"

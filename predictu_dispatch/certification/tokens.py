@@ -83,7 +83,8 @@ def _key_of(fault: TokenFault, target: Target, run: str) -> SigningKey:
                 raise ValueError("there is no next key beside the sandbox's key")
             return target.next_key
         case TokenFault.UNKNOWN_KID:
-            return stranger_of(run, target.key.algorithm)
+            stranger = stranger_of(run, target.key.algorithm)
+            return replace(stranger, header=_header(target.key.algorithm, stranger.kid, jwk=stranger.public_jwk()))
         case TokenFault.WRONG_KEY:
             return replace(stranger_of(run, target.key.algorithm), header=target.key.header)
         case TokenFault.ALG_NONE:
@@ -94,8 +95,9 @@ def _key_of(fault: TokenFault, target: Target, run: str) -> SigningKey:
             return target.key
 
 
-def _header(algorithm: str, kid: str) -> str:
-    return base64url(json.dumps({"alg": algorithm, "kid": kid, "typ": "JWT"}, separators=(",", ":")).encode())
+def _header(algorithm: str, kid: str, **further: object) -> str:
+    header = {"alg": algorithm, "kid": kid, "typ": "JWT", **further}
+    return base64url(json.dumps(header, separators=(",", ":")).encode())
 
 
 def _other_method(method: Method) -> Method:

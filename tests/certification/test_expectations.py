@@ -23,7 +23,7 @@ from predictu_dispatch.certification.connection_expectations import (
 )
 from predictu_dispatch.certification.expectations import Answered
 from predictu_dispatch.certification.observation import Ledger, LedgerRow, Observed, Sent, TlsFacts
-from predictu_dispatch.certification.repetition_expectations import AtMostOneConfirmed, SameAnswer
+from predictu_dispatch.certification.repetition_expectations import AtMostOneConfirmed, SameAnswer, StillConfirmed
 from predictu_dispatch.certification.scenario import Expectation, Finding, ScenarioVerdict
 from predictu_dispatch.core.methods import Method
 from tests.certification.observations import ANSWERS, NO_ANSWER, NOW, OUTCOMES, answered, observed
@@ -184,6 +184,22 @@ def test_a_repetition_has_the_first_transaction_id_and_balance(again: Sent, lett
 def test_of_two_that_exclude_each_other_one_is_confirmed(statuses: tuple[str, str], letter: str) -> None:
     seen = observed([answered("first", statuses[0]), answered("second", statuses[1])])
     assert letters_of(AtMostOneConfirmed(of=("first", "second")), [seen]) == letter
+
+
+@pytest.mark.parametrize(
+    ("statuses", "letter"),
+    [
+        (("OK", "DUPLICATE"), "P"),
+        (("OK", "INSUFFICIENT_FUNDS"), "F"),
+        (("OK", "TEAPOT"), "R"),
+        # A limit of the operator refuses both: nothing was tested.
+        (("INSUFFICIENT_FUNDS", "INSUFFICIENT_FUNDS"), "W"),
+    ],
+)
+def test_what_was_confirmed_is_confirmed_again(statuses: tuple[str, str], letter: str) -> None:
+    first, again = statuses
+    seen = observed([answered("debit", first), answered("again", again)])
+    assert letters_of(StillConfirmed(of=("debit", "again")), [seen]) == letter
 
 
 @pytest.mark.parametrize(

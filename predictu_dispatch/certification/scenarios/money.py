@@ -128,10 +128,10 @@ SCENARIOS: Final = (
     Scenario(
         id="money-zero-win",
         group=Group.MONEY,
-        title="A win of 0 ends the bet",
+        title="A win or a sale of 0 ends the bet",
         why="A win of 0.00 EUR is possible. If you refuse it, the bet stays open in your books until a person ends it.",
-        steps=(debit(), win(amount=0)),
-        expectations=(confirmed("debit", "win"), Moved(by=-STAKE)),
+        steps=(debit(), win(amount=0), debit("sold-debit", bet="sold", amount=1), sale(bet="sold", amount=0)),
+        expectations=(confirmed("debit", "win", "sold-debit", "sale"), Moved(by=-STAKE - 1)),
         fix="Accept an amount of 0 for BET_WIN and BET_SELL.",
     ),
     Scenario(

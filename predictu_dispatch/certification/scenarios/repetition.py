@@ -8,13 +8,14 @@ from predictu_dispatch.certification.balance_expectations import Moved, MovedAsA
 from predictu_dispatch.certification.expectations import (
     confirmed,
     confirmed_or_put_off,
+    not_confirmed,
     preferably_first_answer,
     preferably_refused,
     refused,
     rolled_back,
     rolled_back_or_put_off,
 )
-from predictu_dispatch.certification.repetition_expectations import SameAnswer
+from predictu_dispatch.certification.repetition_expectations import SameAnswer, StillConfirmed
 from predictu_dispatch.certification.scenario import Group, Need, Scenario
 from predictu_dispatch.certification.scenarios.sends import BET, STAKE, WIN, debit, loss, refund, rollback, sale, win
 from predictu_dispatch.certification.steps import RESUMED, AboveBalance, Again, AtOnce, Pause, Read, Send
@@ -23,6 +24,7 @@ from predictu_dispatch.core.methods import Method
 _BOOKED: Final = "booked"
 _SMALL: Final = 100
 _OTHERS: Final = 300
+_FEW_COPIES: Final = tuple(f"copy-{number}" for number in (2, 3, 4))
 _COPIES: Final = tuple(f"copy-{number}" for number in range(2, 11))
 _RARE_ENDS: Final = ("sale", "refund", "rollback")
 _ENDS: Final = ("win", "sale", "loss", "refund", "rollback")
@@ -250,6 +252,42 @@ SCENARIOS: Final = (
             Moved(by=0, since=_BOOKED),
         ),
         fix="Store the rejection of a BET_MAKE with its request_id, and answer the same status again, not DUPLICATE.",
+    ),
+    Scenario(
+        id="repetition-rejected-at-once",
+        group=Group.REPETITION,
+        title="No copy of a rejected debit is confirmed, also at the same moment",
+        why="If a copy is answered DUPLICATE while the first one is still being booked, and that one is then rejected,"
+        " Predictu takes the debit as booked: a bet of 5.00 EUR is free.",
+        steps=(
+            AtOnce(
+                sends=(
+                    debit(amount=AboveBalance(by=100)),
+                    *(Again(name=name, of="debit") for name in _FEW_COPIES),
+                )
+            ),
+            Again(name="debit-again", of="debit"),
+        ),
+        expectations=(
+            not_confirmed("debit", *_FEW_COPIES),
+            refused("debit-again"),
+            Moved(by=0),
+        ),
+        fix="Answer DUPLICATE only after the first copy is booked. Let the others wait for it, or answer 503 with"
+        " Retry-After.",
+    ),
+    Scenario(
+        id="repetition-without-funds",
+        group=Group.REPETITION,
+        title="A repeated debit is confirmed, whatever is left of the balance",
+        why="A player bets 90.00 EUR of 100.00 EUR, and the answer is lost. If you check the funds before the"
+        " request_id, the repetition is rejected: the player has paid 90.00 EUR for no bet until the rollback.",
+        steps=(debit(amount=AboveBalance(by=-100)), Again(name="debit-again", of="debit")),
+        expectations=(
+            StillConfirmed(of=("debit", "debit-again")),
+            MovedAsAnswered(of=("debit", "debit-again")),
+        ),
+        fix="Look the request_id up before you check the funds, the bet or the player.",
     ),
     Scenario(
         id="repetition-same-bet",

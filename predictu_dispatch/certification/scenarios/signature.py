@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from predictu_dispatch.certification.balance_expectations import Moved
-from predictu_dispatch.certification.expectations import confirmed, unauthorized
+from predictu_dispatch.certification.expectations import confirmed, rolled_back, unauthorized
 from predictu_dispatch.certification.scenario import Group, Need, Scenario
-from predictu_dispatch.certification.scenarios.sends import STAKE, debit
-from predictu_dispatch.certification.steps import Again, Read, TokenFault
+from predictu_dispatch.certification.scenarios.sends import STAKE, debit, loss, refund, rollback, sale, win
+from predictu_dispatch.certification.steps import Again, Read, Send, TokenFault
+from predictu_dispatch.core.methods import Method
 
 _REFUSED = "refused"
+_BOOKED: Final = "booked"
+_SMALL: Final = 100
+_ENDS: Final = (
+    win(bet="win", amount=150),
+    sale(bet="sale", amount=50),
+    loss(bet="loss"),
+    refund(bet="refund", amount=_SMALL),
+    rollback(bet="rollback", of="rollback-debit", amount=_SMALL),
+)
 _REMEMBERED: Final = (
     " Do not store the answer to an unverified request: the same request_id with a good token must be booked."
 )
@@ -61,10 +72,10 @@ SCENARIOS: Final = (
     _hostile(
         "signature-unknown-kid",
         "An unknown kid is refused",
-        "If an unknown kid is trusted, or its key is fetched from an address in the token, anybody can forge a win of"
-        " 10,000.00 EUR.",
+        "If an unknown kid is trusted, or the key is taken from the token, which has one here, anybody can forge a win"
+        " of 10,000.00 EUR.",
         TokenFault.UNKNOWN_KID,
-        "Look the kid up in your list of Predictu's keys, and refuse every other one.",
+        "Look the kid up in your list of Predictu's keys, and refuse every other one. Take no key from the token.",
     ),
     _hostile(
         "signature-tampered-body",
@@ -144,6 +155,30 @@ SCENARIOS: Final = (
             Moved(by=-STAKE),
         ),
         fix="Verify the token of every request before you look up its request_id.",
+    ),
+    Scenario(
+        id="signature-every-method",
+        group=Group.SIGNATURE,
+        title="The token of every method is verified",
+        why="Each method may have code of its own. If only that of BET_MAKE verifies the token, anybody can forge a win"
+        " of 10,000.00 EUR.",
+        steps=(
+            *(debit(f"{end.bet}-debit", bet=end.bet, amount=_SMALL) for end in _ENDS),
+            Read(name=_BOOKED),
+            *(replace(end, token=TokenFault.WRONG_KEY) for end in _ENDS),
+            Send(name="balance", method=Method.BALANCE, token=TokenFault.WRONG_KEY),
+            Read(name=_REFUSED),
+            *(Again(name=f"{end.name}-with-good-token", of=end.name) for end in _ENDS),
+        ),
+        expectations=(
+            confirmed(*(f"{end.bet}-debit" for end in _ENDS)),
+            unauthorized(*(end.name for end in _ENDS), "balance"),
+            Moved(by=0, since=_BOOKED, until=_REFUSED),
+            confirmed(*(f"{end.name}-with-good-token" for end in _ENDS[:-1])),
+            rolled_back(f"{_ENDS[-1].name}-with-good-token"),
+            Moved(by=150 + 50 + 2 * _SMALL, since=_REFUSED),
+        ),
+        fix="Verify the token before you look at the method." + _REMEMBERED,
     ),
     Scenario(
         id="signature-next-key",

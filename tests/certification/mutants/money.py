@@ -158,6 +158,18 @@ MONEY = (
         ),
     ),
     Mutant(
+        name="no-sale-of-zero",
+        wrong="A sale of 0 is refused.",
+        scenario="money-zero-win",
+        changes=(
+            Change(
+                file=_CALLBACK,
+                old="if method is Method.BET_MAKE and subunits == 0:",
+                new="if method in (Method.BET_MAKE, Method.BET_SELL) and subunits == 0:",
+            ),
+        ),
+    ),
+    Mutant(
         name="refund-without-money",
         wrong="A refund is recorded and not credited.",
         scenario="money-refund",

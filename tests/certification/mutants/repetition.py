@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.certification.mutants.mutant import (
+    APPLY,
     BOOKS_DEBITS_AGAIN,
     ENDS_TWICE,
     FORGETFUL,
@@ -243,6 +244,40 @@ REPETITION = (
                 file=_RULES,
                 old="    if bets:\n",
                 new="    if bets:\n        return Ruling(status=Status.DUPLICATE)\n    if bets:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="duplicate-while-undecided",
+        wrong="A copy of a debit that is still being booked is answered as a duplicate.",
+        scenario="repetition-rejected-at-once",
+        changes=(
+            Change(
+                file="receiver.py",
+                old=APPLY,
+                new="            if content.request_id in _IN_PROGRESS:\n"
+                "                return _refused(Answer(http_status=200, status=Status.DUPLICATE), to_reply)\n"
+                "            _IN_PROGRESS.add(content.request_id)\n"
+                "            try:\n"
+                "                await asyncio.sleep(0.2)\n"
+                f"    {APPLY}"
+                "            finally:\n"
+                "                _IN_PROGRESS.discard(content.request_id)\n",
+            ),
+            before("receiver.py", "def _unread(", "_IN_PROGRESS: set[str] = set()\n\n\n"),
+        ),
+    ),
+    Mutant(
+        name="funds-before-idempotency",
+        wrong="The funds are checked before the request_id, so a repeated debit is refused if too little is left.",
+        scenario="repetition-without-funds",
+        changes=(
+            before(
+                _WALLET,
+                _IS_KNOWN,
+                "        if row is not None and callback.method is Method.BET_MAKE:\n"
+                "            if callback.amount > (self._balance(callback.player_id, callback.currency) or 0):\n"
+                "                return Outcome.REFUSED, Answer(http_status=200, status=Status.INSUFFICIENT_FUNDS)\n",
             ),
         ),
     ),

@@ -24,6 +24,19 @@ def _accepts(condition: str) -> Change:
     )
 
 
+def _unverified(condition: str) -> tuple[Change, ...]:
+    """Take a callback unverified if the condition on `content`, the callback, holds."""
+    return (
+        before(
+            _VERIFY,
+            "    claims = verify_token(",
+            "    content = read_callback(body, operator_id=operator_id, money=money)\n"
+            f"    if isinstance(content, Callback) and {condition}:\n"
+            "        return Verification(signature=VERIFIED, content=content, names=content.names)\n",
+        ),
+    )
+
+
 def _on_arrival(added: str) -> tuple[Change, ...]:
     """Add statements that know the `unverified` callback and whether it is `unauthorized`."""
     return (
@@ -189,6 +202,30 @@ SIGNATURE = (
             "            if not unauthorized:\n"
             "                _SEEN.setdefault(unverified.request_id, verification)\n"
             "            verification = _SEEN.get(unverified.request_id, verification)\n"
+        ),
+    ),
+    Mutant(
+        name="ends-not-verified",
+        wrong="Only the code of BET_MAKE verifies the token, so anyone can forge a win.",
+        scenario="signature-every-method",
+        changes=_unverified('content.method not in ("PING", "BALANCE", "BET_MAKE")'),
+    ),
+    Mutant(
+        name="balance-not-verified",
+        wrong="BALANCE is answered without verification of the token.",
+        scenario="signature-every-method",
+        changes=_unverified('content.method == "BALANCE"'),
+    ),
+    Mutant(
+        name="key-taken-from-the-token",
+        wrong="If the token's kid is unknown, the key in the token's header verifies it.",
+        scenario="signature-unknown-kid",
+        changes=(
+            before(
+                _VERIFY,
+                "    if not isinstance(kid, str) or kid not in keyring.keys:\n",
+                '    if "jwk" in header:\n        return jwt.PyJWK(header["jwk"], algorithm=keyring.algorithm).key\n',
+            ),
         ),
     ),
 )
