@@ -37,6 +37,8 @@ from predictu_dispatch.certification.target import Target
 
 _SILENT_MAX: Final = 2
 INTERRUPTED: Final = "it was interrupted"
+RUN_S_MAX: Final = 3_600.0
+"""A run takes a minute or two; half an hour if each answer takes half of the timeout."""
 _WORST_LAST: Final = list(ScenarioVerdict)
 
 
@@ -109,15 +111,18 @@ def _head_of(target: Target, run: str, now: datetime) -> RunEntry:
 
 
 async def _until_stopped(runner: _Runner, scenarios: Sequence[Scenario], stop: asyncio.Event) -> None:
-    """Play all scenarios, or those until `stop` is set or this task is cancelled."""
+    """Play all scenarios, or those until `stop` is set, the task is cancelled or time is over."""
     playing = asyncio.create_task(runner.play_all(scenarios), name="scenarios")
     stopping = asyncio.create_task(stop.wait(), name="stop")
+    why = INTERRUPTED
     try:
-        await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait({playing, stopping}, timeout=RUN_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+        if not ended:
+            why = f"it took more than {RUN_S_MAX / 60:g} minutes, because answers are slow or requests are put off"
     finally:
         stopping.cancel()
         if not playing.done():
-            runner.stopped = runner.stopped or INTERRUPTED
+            runner.stopped = runner.stopped or why
             playing.cancel()
             await asyncio.wait({playing})
     if not playing.cancelled():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from predictu_dispatch.certification import runner
 from predictu_dispatch.certification.journal import RunRefusedError
 from predictu_dispatch.certification.result import ScenarioResult
 from predictu_dispatch.certification.runner import play
@@ -52,6 +53,16 @@ async def test_others_are_played_during_a_pause_and_balances_are_read_around_it(
         AFTER: {0: BALANCE - STAKE + 750, 1: BALANCE - STAKE},
     }
     assert result.requests_sent == sum('"entry":"request"' in line for line in _lines(tmp_path))
+
+
+async def test_a_run_that_takes_too_long_is_stopped_and_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "RUN_S_MAX", 0.6)
+    endless = replace(PAUSED, steps=(debit("long"), Pause(seconds=600)))
+    async with changed_operator(tmp_path) as sandbox:
+        result = await play(sandbox.target(), [endless], tmp_path / "run", run="run")
+        assert sandbox.balances() == UNTOUCHED
+    assert result.stopped.startswith("it took more than 0.01 minutes")
+    assert [each.verdict for each in result.results] == [ScenarioVerdict.SKIPPED]
 
 
 def _lines(folder: Path) -> list[str]:
