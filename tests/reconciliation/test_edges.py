@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -65,6 +65,26 @@ async def test_a_run_that_was_given_less_closes_no_difference_of_its_days(books:
         assert await reconciler.fetchval("select count(*) from predictu_dispatch.reconciliation_open") == len(expected)
         await reconcile(reconciler, both[1:], given=everything)
         assert await open_classes(reconciler) == {f"request:{missing}": "missing_there"}
+
+
+async def test_a_run_in_another_time_zone_closes_nothing_of_hours_that_it_does_not_have(
+    books: Books, database: Database
+) -> None:
+    await books.placed("standing")
+    given = datetime.now(UTC), datetime.now(UTC) + timedelta(hours=1)
+    await books.placed("missing")
+    reversal = await books.harness.rollback("standing")
+    assert reversal
+    await books.attempt(reversal, state_reason="nothing_to_reverse")
+    day = today() - timedelta(days=1)
+    since_then = datetime.now(UTC) - datetime.combine(day, time(0), UTC)
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, [], first=day, last=day + timedelta(days=2), given=given)
+        assert set(found.classes.values()) == {"missing_there", "debit_standing"}
+        expected = await open_classes(reconciler)
+        found = await reconcile(reconciler, [], first=day, last=day + timedelta(days=2), day_starts=since_then)
+        assert found.classes == {}
+        assert await open_classes(reconciler) == expected
 
 
 async def test_a_rollback_that_credited_a_player_without_a_debit_differs(books: Books, database: Database) -> None:

@@ -72,10 +72,12 @@ async def begin(
     settle_s: float = 0.0,
     no_end_days: int = 90,
     operator_id: str = OPERATOR,
+    day_starts: timedelta = timedelta(0),
 ) -> asyncpg.Record:
     """Begins a run; without days for yesterday to tomorrow, so that midnight changes nothing."""
     first, last = first or today() - timedelta(days=1), last or today() + timedelta(days=1)
-    edges = [datetime.combine(first + timedelta(days=n), time(0), UTC) for n in range((last - first).days + 2)]
+    midnight = datetime.combine(first, time(0), UTC) + day_starts
+    edges = [midnight + timedelta(days=n) for n in range((last - first).days + 2)]
     run = await reconciler.fetchrow(
         "select * from predictu_dispatch.begin_reconciliation($1, $2, $3, 'UTC', '00:00', $4, $5, $6, 'alice@desk-1')",
         *(operator_id, first, last, edges, settle_s, no_end_days),
