@@ -31,7 +31,12 @@ def read_decimal(text: str, currency: str, digits: int, point: Literal[".", ","]
     match = _DECIMAL[point].fullmatch(text)
     if match is None:
         example = _example(digits).replace(".", point)
-        return f"{shown(text)} is no decimal number such as {example}, without separators of thousands"
+        why = f"{shown(text)} is no decimal number such as {example}, without separators of thousands"
+        # A comma with as many decimals as the currency has separates no thousands, unless it has 3.
+        is_comma = (
+            point == "." and (other := _DECIMAL[","].fullmatch(text)) and len(other[2] or "") == digits != _THOUSANDS
+        )
+        return f'{why}; for a decimal comma: [reconcile] amount_format = "decimal_comma"' if is_comma else why
     whole, fraction = match.groups("")
     if len(fraction) > digits and (len(fraction) == _THOUSANDS or fraction[digits:].strip("0")):
         return f"{shown(text)} has {len(fraction)} decimals; {currency} has {digits}"

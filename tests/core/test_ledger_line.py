@@ -189,6 +189,16 @@ def test_a_decimal_comma_is_the_only_separator(text: str) -> None:
     assert isinstance(read_decimal(text, "EUR", 2, ","), str)
 
 
+@pytest.mark.parametrize(
+    ("text", "digits", "is_named"),
+    [("-12,50", 2, True), ("1,250", 2, False), ("1,250", 3, False), ("1,250", 0, False), ("1.250,00", 2, False)],
+)
+def test_a_decimal_comma_is_named_if_it_separates_no_thousands(text: str, digits: int, *, is_named: bool) -> None:
+    why = read_decimal(text, "EUR", digits)
+    assert isinstance(why, str)
+    assert ('amount_format = "decimal_comma"' in why) == is_named
+
+
 _AMOUNTS = st.one_of(
     st.text(max_size=12),
     st.text(st.sampled_from("0123456789.,+- eE'_"), max_size=12),
