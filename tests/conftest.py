@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from predictu_dispatch.edge.config.loader import VARIABLES
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.support.bytecode import use_bytecode_cache
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import Harness, open_harness
 from tests.support.pgbouncer import PooledFleet
@@ -21,6 +22,8 @@ from tests.support.postgres import Database, Server, cloned_database, create_tem
 DSN_VARIABLE = "PREDICTU_DISPATCH_DSN"
 DSN_OF_THE_RUN = os.environ.get(DSN_VARIABLE)
 POOLER_OF_THE_RUN = os.environ.get("TEST_POOLER")
+
+use_bytecode_cache()
 
 # On a busy machine an example may take long; that is no fault of what is tested.
 settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

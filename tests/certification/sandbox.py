@@ -161,9 +161,11 @@ def copy_changed(folder: Path, changes: Iterable[Change] = ()) -> None:
 @asynccontextmanager
 async def started(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> AsyncIterator[str]:
     """Run an operator in the folder; yield the URL that its first line of output has."""
+    # Compiled copies would only fill the tests' bytecode cache.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     with (folder / "operator.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=folder, env={**os.environ, **variables}, stdout=asyncio.subprocess.PIPE, stderr=log
+            *command, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=log
         )
     try:
         assert process.stdout is not None

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from predictu_dispatch.edge.config.loader import VARIABLES
 from predictu_dispatch.embedded_postgres.watcher import Watcher
+from tests.support.bytecode import use_bytecode_cache
 from tests.support.harness import OPERATOR
 
 WAIT_S = 60.0
@@ -229,19 +230,10 @@ class Fleet:
 
 
 def _environment() -> dict[str, str]:
-    """Returns our environment without the variables that override files, and with a bytecode cache.
-
-    Without a cache every daemon compiles all imports, which doubles its start. The cache stays in
-    the virtual environment for the next run.
-    """
-    removed = {*VARIABLES.values(), "NOTIFY_SOCKET", "PYTHONDONTWRITEBYTECODE"}
-    kept = {name: value for name, value in os.environ.items() if name not in removed}
-    bytecode = Path(sys.prefix) / "bytecode"
-    environment = kept | {"PYTHONPYCACHEPREFIX": str(bytecode)}
-    if not bytecode.exists():
-        # Filled before the first daemon starts, because a loaded machine compiles slowly.
-        subprocess.run([sys.executable, "-c", "import predictu_dispatch.daemon"], env=environment, check=True)
-    return environment
+    """Returns our environment with a bytecode cache, without the variables that override files."""
+    use_bytecode_cache()
+    removed = {*VARIABLES.values(), "NOTIFY_SOCKET"}
+    return {name: value for name, value in os.environ.items() if name not in removed}
 
 
 def _merged(settings: Settings, over: Settings) -> dict[str, Any]:
