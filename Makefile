@@ -8,8 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 NEWEST_VENV := .newest-venv
-# One process per core, at most four: each has its own Postgres, and more are not faster.
-WORKERS := -n auto --maxprocesses 4
+# At most four processes: each has its own Postgres, and more are not faster. `auto` is set in
+# tests/conftest.py. An idle process takes tests from a busy one, because some last long.
+WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
 demo: $(STAMP)
 	@$(BIN)/predictu-dispatch demo $(ARGS)

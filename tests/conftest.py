@@ -30,6 +30,11 @@ settings.register_profile("any_machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any_machine")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three test processes for two cores, because a test waits for half of its time."""
+    return max(2, (os.cpu_count() or 2) * 3 // 2)
+
+
 @pytest.fixture(autouse=True)
 def _settings_of_the_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Removes variables that would override the dispatcher.toml of a daemon that a test starts."""
