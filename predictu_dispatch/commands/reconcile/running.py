@@ -26,10 +26,8 @@ from predictu_dispatch.core.ledger_request import LedgerRefusal
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.config.files import ConfigError
 from predictu_dispatch.edge.config.operator_file import read_ledger_settings, read_operator
-from predictu_dispatch.edge.http.ledger_client import PullLimits
 from predictu_dispatch.edge.postgres.reconciliation_store import ReconciliationStore, open_reconciliation_store
 from predictu_dispatch.reconciliation.files import LedgerFile, LedgerFileError, open_ledger
-from predictu_dispatch.reconciliation.pull import pulled_ledger
 from predictu_dispatch.reconciliation.run import Ledger, Request, currency_digits, reconcile
 
 if TYPE_CHECKING:
@@ -109,6 +107,9 @@ async def _ledger(
         with _open_files(invocation, files) as opened:
             yield Ledger(files=opened)
         return
+    from predictu_dispatch.edge.http.ledger_client import PullLimits  # noqa: PLC0415 - loads aiohttp
+    from predictu_dispatch.reconciliation.pull import pulled_ledger  # noqa: PLC0415
+
     edges = request.edges()
     try:
         # With the signing key, which a run on files does not need.
