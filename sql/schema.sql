@@ -6933,6 +6933,7 @@ GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_reconci
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_dispatcher;
 
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_reconciler;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_support;

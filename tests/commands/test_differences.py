@@ -107,7 +107,7 @@ async def test_the_list_has_what_is_open_with_its_money_and_what_was_said(harnes
     assert output["unlisted"] == []
     await harness.owner.execute(
         "insert into predictu_dispatch.reconciliation_total"
-        " values ($1, $2, 'missing_there', 'EUR', $3, 4, 4, 0, 0, 0, 0, 0)",
+        " values ($1, $2, 'missing_there', 'EUR', $3, 10003, 10003, 0, 0, 0, 0, 0)",
         *(OPERATOR, scene.run_id, DAY),
     )
     for arguments, code, phrase in (

@@ -32,6 +32,7 @@ from predictu_dispatch.commands.texts import class_text
 from predictu_dispatch.core.difference_classes import TABLE, Kind
 from predictu_dispatch.core.request_id import Beginning
 from predictu_dispatch.edge.postgres.sql_files import query
+from predictu_dispatch.reconciliation.result import ITEMS_MAX
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
@@ -109,10 +110,8 @@ async def _read(
     async with database(invocation) as db:
         rows = await db.fetch(query("reconciliation_list"), operator, class_, lists_accepted, limit)
         await _require_known(db, operator, rows)
-        sums, unlisted = [
-            await db.fetch(query(name), operator, class_) for name in ("reconciliation_sums", "reconciliation_unlisted")
-        ]
-        return rows, sums, unlisted
+        sums = await db.fetch(query("reconciliation_sums"), operator, class_)
+        return rows, sums, await db.fetch(query("reconciliation_unlisted"), operator, class_, ITEMS_MAX)
 
 
 async def _require_known(db: Database, operator: str | None, rows: Sequence[Row]) -> None:
