@@ -138,6 +138,8 @@ class RunResult:
     changes: Changes | None
     """None if no earlier run covers any of these days."""
     digits: Mapping[str, int]
+    first_sent_at: datetime | None = None
+    """The first attempt of what is in flight because it was sent before the given ledger."""
     format_fault: str = ""
     """One sentence, if all that is wrong is how amounts are written."""
 

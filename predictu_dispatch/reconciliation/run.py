@@ -188,6 +188,7 @@ async def _result(
         accepted_contradictions=row["accepted_contradictions"],
         changes=None if row["is_first"] else Changes(row["opened"], row["closed"]),
         digits=digits,
+        first_sent_at=row["first_sent_at"],
         format_fault=_unit_fault(request, loaded) or await _factor_fault(store, request, run_id, totals, digits),
     )
 

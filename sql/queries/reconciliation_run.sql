@@ -1,12 +1,21 @@
 -- A run with what its report needs. `accepted` and `accepted_contradictions` count the differences and
 -- the contradictions that people have accepted; `is_first` is true if no earlier run covers one of its days.
+-- `first_sent_at` is the first attempt of what is in flight because it was sent before the given ledger.
 -- $1 operator_id; $2 run_id
 select r.operator_id, r.run_id, r.first_day, r.last_day, r.time_zone, r.day_starts, r.day_edges, r.cut_at,
        r.sources::text as sources, r.given_from, r.given_until, r.rows_ours, r.sums::text as sums, r.started_at, r.finished_at,
        r.is_complete, r.opened, r.closed, r.done_by, r.database_role, a.accepted, a.accepted_contradictions,
        not exists (select from predictu_dispatch.reconciliation_run e
                     where e.operator_id = r.operator_id and e.first_day <= r.last_day and e.last_day >= r.first_day
-                      and e.finished_at < r.finished_at) as is_first
+                      and e.finished_at < r.finished_at) as is_first,
+       (select min(sent.started_at)
+          from predictu_dispatch.reconciliation_item i
+         cross join lateral (
+             select min(t.started_at) as started_at from predictu_dispatch.attempt t
+              where t.operator_id = i.operator_id and t.request_id = i.request_id and t.evidence <> 'not_sent' offset 0) sent
+         where i.operator_id = r.operator_id and i.run_id = r.run_id and i.class = 'in_flight' and i.lines = '[]'
+           and i.confirmed_at - r.settle_s * interval '1 second' >= r.given_from
+           and sent.started_at < r.given_from) as first_sent_at
   from predictu_dispatch.reconciliation_run r,
        lateral (select count(*) filter (where predictu_dispatch.difference_kind(i.class) = 'difference') as accepted,
                        count(*) filter (where predictu_dispatch.difference_kind(i.class) = 'contradiction')

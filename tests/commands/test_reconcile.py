@@ -95,10 +95,16 @@ Missing there: what is missing may be among the lines that could not be read.
 Make them readable and run it again before you ask the operator.
 In flight: not final here, or booked near an edge of what was given. Give the
 files of the day before and of the day after too; lines of other days are only
-counted. What was first sent days before needs the files from that day on.
+counted.
 Next: predictu-dispatch reconcile list op_abc123, then reconcile show ID
 """
     )
+
+
+def test_the_first_attempt_before_the_given_ledger_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    text = one_line(printed(capsys, replace(RESULT, first_sent_at=START - timedelta(days=2))))
+    assert "Some of it was first sent before, at 2026-11-18T23:00:00Z: only a run from that day on decides" in text
+    assert "Some of it" not in printed(capsys, RESULT)
 
 
 def test_bookings_of_what_was_confirmed_on_other_days_are_named(capsys: pytest.CaptureFixture[str]) -> None:

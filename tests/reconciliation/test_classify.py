@@ -449,7 +449,7 @@ async def test_a_run_lists_some_items_of_each_class_and_counts_all(database: Dat
     lines = [line(1, transaction_id=f"tx-{n}") for n in range(ITEMS_MAX + 2)]
     async with connected(database.reconciler, 1) as [reconciler]:
         found = await reconcile(reconciler, lines)
-        unlisted = await reconciler.fetch(query("reconciliation_unlisted"), None, None)
+        unlisted = await reconciler.fetch(query("reconciliation_unlisted"), None, None, ITEMS_MAX)
     assert (len(found.items), found.counts["missing_here"], found.run["opened"]) == (
         ITEMS_MAX,
         ITEMS_MAX + 2,
@@ -493,7 +493,10 @@ async def test_an_attempt_that_was_not_applied_is_no_reason_to_look_for_its_book
     await books.attempt(placement)
     async with connected(database.reconciler, 1) as [reconciler]:
         found = await reconcile(reconciler, [], given=(after, after + timedelta(seconds=60)))
+        [run] = await reconciler.fetch(query("reconciliation_run"), OPERATOR, found.run["run_id"])
+        [first] = await reconciler.fetch("select min(started_at) as at from predictu_dispatch.attempt")
     assert found.classes == {f"request:{placement}": class_}
+    assert run["first_sent_at"] == (first["at"] if class_ == "in_flight" else None)
 
 
 async def test_a_run_computes_the_same_again_and_a_late_file_closes_its_differences(

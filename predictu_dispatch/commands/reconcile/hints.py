@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from predictu_dispatch.commands.output import timestamp
 from predictu_dispatch.commands.texts import class_text
 from predictu_dispatch.core.difference_classes import DifferenceClass
 from predictu_dispatch.reconciliation.result import ITEMS_MAX, RunResult
@@ -17,14 +18,7 @@ def hints(result: RunResult) -> Iterator[str]:
             " To list the others, reconcile fewer days at once."
         )
     yield from _missing_hints(result)
-    if any(total.name is DifferenceClass.IN_FLIGHT for total in result.totals):
-        is_over = result.cut_at == result.ends_at
-        yield (
-            "In flight: not final here, or booked near an edge of what was given."
-            f" {'Give' if is_over else 'When the period has ended, run it again with'} the files of the day before and"
-            " of the day after too; lines of other days are only counted. What was first sent days before needs the"
-            " files from that day on."
-        )
+    yield from _in_flight_hints(result)
     yield from _day_hints(result)
     outside, unmatched = (
         sum(total.rows_theirs for total in result.totals if total.name is name)
@@ -64,6 +58,21 @@ def _missing_hints(result: RunResult) -> Iterator[str]:
         yield (
             "Missing there: more than agreed. A run reads only what it is given: if these were not all files of the"
             " period, run it again with all of them, also with those of an earlier run."
+        )
+
+
+def _in_flight_hints(result: RunResult) -> Iterator[str]:
+    if any(total.name is DifferenceClass.IN_FLIGHT for total in result.totals):
+        is_over = result.cut_at == result.ends_at
+        yield (
+            "In flight: not final here, or booked near an edge of what was given."
+            f" {'Give' if is_over else 'When the period has ended, run it again with'} the files of the day before and"
+            " of the day after too; lines of other days are only counted."
+        )
+    if result.first_sent_at is not None:
+        yield (
+            f"Some of it was first sent before, at {timestamp(result.first_sent_at, timespec='seconds')}: only a run"
+            " from that day on decides whether its booking is missing."
         )
 
 

@@ -246,6 +246,7 @@ def as_json(result: RunResult) -> dict[str, object]:
         **_to_settle(result),
         "open_differences": result.open_count,
         "open_contradictions": result.open_contradictions,
+        "first_sent_at": result.first_sent_at,
         "changes": None if result.changes is None else result.changes._asdict(),
         "format_fault": result.format_fault or None,
         "is_complete": result.is_complete,

@@ -16,7 +16,7 @@ from predictu_dispatch.reconciliation.run import sum_of, total_of
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
 
-_OF_THE_RESULT: Final = ("given_until", "is_complete", "accepted", "accepted_contradictions")
+_OF_THE_RESULT: Final = ("given_until", "is_complete", "accepted", "accepted_contradictions", "first_sent_at")
 _RUN_COLUMNS: Final = ("started_at", "finished_at", "done_by", "database_role")
 
 
