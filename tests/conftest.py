@@ -31,7 +31,7 @@ settings.load_profile("any_machine")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three test processes for two cores, because a test waits for half of its time."""
+    """Three test processes for two cores, because a test waits for a third of its time."""
     return max(2, (os.cpu_count() or 2) * 3 // 2)
 
 
