@@ -12,7 +12,11 @@ select r.operator_id, r.run_id, r.first_day, r.last_day, r.time_zone, r.day_star
           from predictu_dispatch.reconciliation_item i
          cross join lateral (
              select min(t.started_at) as started_at from predictu_dispatch.attempt t
-              where t.operator_id = i.operator_id and t.request_id = i.request_id and t.evidence <> 'not_sent' offset 0) sent
+              where t.operator_id = i.operator_id and t.request_id = i.request_id
+                -- As in classify(): without those that were not applied.
+                and (t.verdict = 'delivered'
+                     or t.verdict = 'retry' and t.evidence <> 'not_sent' and t.reason is distinct from 'nothing_to_reverse'
+                     or t.verdict = 'rejected' and t.reason = 'unknown_status') offset 0) sent
          where i.operator_id = r.operator_id and i.run_id = r.run_id and i.class = 'in_flight' and i.lines = '[]'
            and i.confirmed_at - r.settle_s * interval '1 second' >= r.given_from
            and sent.started_at < r.given_from) as first_sent_at

@@ -76,11 +76,14 @@ async def test_a_run_in_another_time_zone_closes_nothing_of_hours_that_it_does_n
     reversal = await books.harness.rollback("standing")
     assert reversal
     await books.attempt(reversal, state_reason="nothing_to_reverse")
+    contradicting = await books.placed("contradicting")
+    update = "update predictu_dispatch.attempt_record set verdict = 'retry' where request_id = $1"
+    await without_guards(books.harness.owner, (update, contradicting))
     day = today() - timedelta(days=1)
     since_then = datetime.now(UTC) - datetime.combine(day, time(0), UTC)
     async with connected(database.reconciler, 1) as [reconciler]:
         found = await reconcile(reconciler, [], first=day, last=day + timedelta(days=2), given=given)
-        assert set(found.classes.values()) == {"missing_there", "debit_standing"}
+        assert set(found.classes.values()) == {"missing_there", "debit_standing", "ours"}
         expected = await open_classes(reconciler)
         found = await reconcile(reconciler, [], first=day, last=day + timedelta(days=2), day_starts=since_then)
         assert found.classes == {}

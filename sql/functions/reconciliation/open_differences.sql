@@ -25,7 +25,7 @@ begin
        and (not is_unread or predictu_dispatch.difference_kind(i.class) = 'contradiction')
        and (i.day between run.first_day and run.last_day
             -- In another time zone, the same days are other hours.
-            and (i.class <> 'missing_there' and (i.class <> 'debit_standing' or i.method <> 'BET_ROLLBACK')
+            and (i.class not in ('missing_there', 'ours') and (i.class <> 'debit_standing' or i.method <> 'BET_ROLLBACK')
                  or (i.confirmed_at >= run.day_edges[1]
                      and i.confirmed_at < run.day_edges[cardinality(run.day_edges)]) is not false)
             -- One of the lines that this run could not read may be one of the difference's.
