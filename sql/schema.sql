@@ -1930,7 +1930,7 @@ begin
                f.currency as theirs_currency, f.day_in_period as theirs_day,
                case when f.lines = 1 and f.lines_in_period = 1 then f.amount else 0 end as theirs,
                case when f.lines = 1 then f.source end as at_source, case when f.lines = 1 then f.line end as at_line,
-               -- The first booking tells an unknown outcome: only what differs from the request is disputed.
+               -- The first booking shows an unknown outcome: only what differs from the request is disputed.
                case when j.knowledge = 'unknown' and f.booked_at >= period_from and f.booked_at < period_until
                      and (j.is_debit_confirmed or d.lines is not null or j.is_debit_elsewhere)
                     then coalesce(j.amount, 0) else 0 end as resolved,

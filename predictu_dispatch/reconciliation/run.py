@@ -20,19 +20,12 @@ from predictu_dispatch.core.difference_classes import DifferenceClass
 from predictu_dispatch.core.ledger_line import Ignored, LedgerLine, LineFault, read_line
 from predictu_dispatch.core.reconcile_settings import ReconcileSettings
 from predictu_dispatch.edge.postgres.reconciliation_store import ReconciliationStore, as_json
+from predictu_dispatch.reconciliation.amount_unit import common_factor, format_fault, unit_fault
 from predictu_dispatch.reconciliation.files import LedgerFile, LedgerPart
 from predictu_dispatch.reconciliation.loading import UNREADABLE_MAX, Loaded, Parse, load
 from predictu_dispatch.reconciliation.record import RecordFault
 from predictu_dispatch.reconciliation.records import read_records
-from predictu_dispatch.reconciliation.result import (
-    Changes,
-    DaySum,
-    RunResult,
-    Total,
-    common_factor,
-    format_fault,
-    unit_fault,
-)
+from predictu_dispatch.reconciliation.result import Changes, DaySum, RunResult, Total
 
 _REMOVAL_S: Final = 10.0
 

@@ -213,14 +213,19 @@ async def test_show_has_both_sides_the_history_and_what_to_do(harness: Harness, 
     assert [row["action"] for row in output["history"]] == ["explain"]
     told = item("transaction:t-9", "booked_twice", disputed=600)
     later = await finished_run(harness.owner, item("request:9", "in_flight"), told)
-    assert "the first booking tells the outcome" not in text
+    assert "the first booking shows the outcome" not in text
     in_flight = str(item("request:9", "in_flight")["item_id"])
     assert "state not decided: it is not final" in one_line((await scene.bob.run("reconcile", "show", in_flight))[1])
     text = one_line((await scene.bob.run("reconcile", "show", str(told["item_id"])))[1])
-    assert "disputed 6.00 EUR the first booking tells the outcome, which was unknown here" in text
+    assert "disputed 6.00 EUR the first booking shows the outcome, which was unknown here" in text
     text = one_line((await scene.bob.run("reconcile", "show", scene.missing_here))[1])
     assert f"state closed by run {later}" in text
     assert "What to do: nothing, it is not open." in text
+    missing, ours = item("request:8"), item("request:8", "ours")
+    await finished_run(harness.owner, missing, ours, is_complete=False, lines_read=3, lines_unreadable=1)
+    for one, is_named in ((missing, True), (ours, False)):
+        text = (await scene.bob.run("reconcile", "show", str(one["item_id"])))[1]
+        assert ("The run could not read 1 line" in text) is is_named, text
 
 
 async def test_show_takes_any_beginning_that_is_not_ambiguous(harness: Harness, scene: Scene) -> None:

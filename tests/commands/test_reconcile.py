@@ -196,7 +196,7 @@ def test_the_part_of_a_difference_that_tells_an_unknown_outcome_is_named(capsys:
     twice = Total(DifferenceClass.BOOKED_TWICE, "EUR", DAY, 1, 1, 2, 0, -5_000, 2_500, 2_500)
     text = one_line(printed(capsys, replace(RESULT, totals=(twice,), sums=())))
     assert "booked twice 1 0.00 -50.00 -50.00 owed owed 25.00 EUR: the" in text
-    assert "-25.00 EUR of the differences tell an outcome that was unknown here: not disputed" in text
+    assert "-25.00 EUR of the differences show an outcome that was unknown here: not disputed" in text
     assert "that was unknown here" not in printed(capsys, RESULT)
 
 
@@ -205,8 +205,8 @@ def test_a_class_with_more_items_than_are_listed_says_so(capsys: pytest.CaptureF
     result = replace(RESULT, totals=(AGREED, *totals))
     text = one_line(printed(capsys, result))
     assert "Missing here: of 12,000 the first 10,000 are listed; the table has all. To list the others" in text
-    assert as_json(result)["cut"] == {"missing_here": 12_000}
-    assert as_json(RESULT)["cut"] == {}
+    assert as_json(result)["unlisted"] == {"missing_here": 2_000}
+    assert as_json(RESULT)["unlisted"] == {}
 
 
 def test_what_was_not_compared_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def test_a_malformed_balance_is_an_anomaly_and_never_a_retry(amount_format: str,
     assert verdict.operator_transaction_id == "t"
     assert verdict.anomaly is not None
     assert amount_format in verdict.anomaly
-    # A text is told from a number by its quotes.
+    # The quotes show that it is a text and not a number.
     assert ("balance is '" in verdict.anomaly) is balance.startswith('"')
     assert_storable(verdict)
 

@@ -228,14 +228,14 @@ class NaiveClassifier(NaiveMatcher):
         sums: Counter[str] = Counter()
         for (currency, _), (ours, theirs) in item.amounts.items():
             sums[currency] += theirs - ours
-        if self._tells_the_outcome(item):
+        if self._shows_the_outcome(item):
             currency, _, amount = self._expected(item)
             sums[currency] -= amount
         for currency, total in sums.items():
             item.disputed[currency] = abs(total)
             item.owed[currency] = max(-total, 0)
 
-    def _tells_the_outcome(self, item: Item) -> bool:
+    def _shows_the_outcome(self, item: Item) -> bool:
         """Return True for an unknown outcome that the first line, booked in the period, shows."""
         if item.callback is not None and self.knowledge(item.callback) != "unknown":
             return False

@@ -242,7 +242,7 @@ async def test_every_class_and_the_identity(books: Books, database: Database) ->
         "ours": [0],
         "in_flight": [0, 0],
         "out_of_window": [0],
-        # Also of the unknown debit: its first booking tells the outcome.
+        # Also of the unknown debit: its first booking shows the outcome.
         "booked_twice": [STAKE] * 3,
         "currency_differs": [STAKE],
         "player_differs": [0],

@@ -187,7 +187,7 @@ async def test_the_first_booking_of_an_unknown_outcome_is_not_disputed(books: Bo
         "twice": (STAKE, [{}, {"transaction_id": "tx-2"}]),
         "in-another-currency": (-STAKE, [{"currency": "SEK", "amount": 7000}]),
         "of-another-player": (0, [{"player_id": "p2"}]),
-        # The other booking is in another period, and tells the outcome there.
+        # The other booking is in another period, and shows the outcome there.
         "again": (STAKE, [{"booked_at": yesterday - timedelta(days=2)}, {"transaction_id": "tx-3"}]),
     }
     wins, bookings = {}, []
@@ -229,7 +229,7 @@ async def test_a_run_that_could_not_read_all_lines_closes_no_difference_of_lines
 
 
 async def test_a_run_that_could_not_read_any_line_knows_our_side_only(books: Books, database: Database) -> None:
-    """Nobody is told that all bookings are missing, only because the file has another format."""
+    """No booking is reported as missing only because the file has another format."""
     owner, fault = books.harness.owner, {"source": 0, "line": 2, "column": "booked_at", "why": "is empty"}
     missing, twice = await books.placed("missing"), await books.placed("twice")
     expected = {f"request:{missing}": "missing_there", f"request:{twice}": "booked_twice"}

@@ -5,16 +5,8 @@ from datetime import date
 import pytest
 
 from predictu_dispatch.core.difference_classes import DifferenceClass
-from predictu_dispatch.reconciliation.result import (
-    DaySum,
-    Factor,
-    Total,
-    by_currency,
-    common_factor,
-    format_fault,
-    identities,
-    unit_fault,
-)
+from predictu_dispatch.reconciliation.amount_unit import Factor, common_factor, format_fault, unit_fault
+from predictu_dispatch.reconciliation.result import DaySum, Total, by_currency, identities
 
 DAY, NEXT = date(2026, 11, 21), date(2026, 11, 22)
 DIGITS = {"EUR": 2, "JPY": 0, "KWD": 3}

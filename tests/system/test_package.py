@@ -65,7 +65,7 @@ def test_a_built_wheel_contains_every_sql_file_and_no_package_of_the_producers(i
     """Whatever folders sql/ has: a missing one shows only when an installation migrates."""
     here, there = ROOT / "sql", installed / "predictu_dispatch" / "sql"
     files = {path.relative_to(here): path for path in here.glob("*/**/*.sql") if "clients" not in path.parts}
-    assert len({name.parts[0] for name in files}) >= len(("functions", "indexes", "migrations", "queries"))
+    assert {name.parts[0] for name in files} >= {"functions", "indexes", "migrations", "queries"}
     assert {path.relative_to(there) for path in there.rglob("*") if path.is_file()} == files.keys()
     assert [str(name) for name, path in files.items() if (there / name).read_bytes() != path.read_bytes()] == []
     assert {path.name for path in installed.rglob("*client*")} == {"ledger_client.py", "witness_client.py"}

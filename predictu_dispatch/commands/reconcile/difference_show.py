@@ -126,7 +126,7 @@ def _print(found: _Found) -> None:
     if is_difference:
         print_field("disputed", money(int(item["disputed"]), item["currency"], digits.get(item["currency"])))
         if _has_told_the_outcome(item):
-            print_field("", "the first booking tells the outcome, which was unknown here; it is not disputed")
+            print_field("", "the first booking shows the outcome, which was unknown here; it is not disputed")
     print_field("found", f"{timestamp(item['found_at'])} by {item['found_by']} in run {item['run_id']}")
     if item["first_found_at"] != item["found_at"]:
         print_field("", f"for the first time at {timestamp(item['first_found_at'])}")
@@ -148,7 +148,8 @@ def _next_steps(found: _Found) -> Iterator[str]:
     if not item["is_open"]:
         yield "What to do: nothing, it is not open."
         return
-    if item["lines_unreadable"] and not json.loads(item["lines"]):
+    is_missing = item["class"] != DifferenceClass.OURS and not json.loads(item["lines"])
+    if item["lines_unreadable"] and is_missing:
         yield (
             f"The run could not read {count(item['lines_unreadable'], 'line')}, and one of them may be this booking:"
             " make them readable and run it again first."

@@ -12,10 +12,10 @@ from predictu_dispatch.reconciliation.result import ITEMS_MAX, RunResult
 
 def hints(result: RunResult) -> Iterator[str]:
     """Yield a sentence for each thing that the reader may have to do."""
-    for name, items in result.cut.items():
+    for name, left in result.unlisted.items():
         yield (
-            f"{class_text(name).capitalize()}: of {items:,} the first {ITEMS_MAX:,} are listed; the table has all."
-            " To list the others, reconcile fewer days at once."
+            f"{class_text(name).capitalize()}: of {left + ITEMS_MAX:,} the first {ITEMS_MAX:,} are listed; the table"
+            " has all. To list the others, reconcile fewer days at once."
         )
     yield from _missing_hints(result)
     yield from _in_flight_hints(result)

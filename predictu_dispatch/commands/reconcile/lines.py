@@ -75,7 +75,7 @@ def _print_tables(result: RunResult) -> None:
         if resolved := sum(one.resolved for one in totals):
             amount = f"{signed(resolved, result.digits.get(currency))} {currency}"
             print_wrapped(
-                f"{amount} of the differences tell an outcome that was unknown here: not disputed", hanging="    "
+                f"{amount} of the differences show an outcome that was unknown here: not disputed", hanging="    "
             )
     for one in identities(result.totals, result.sums):
         print_wrapped(_identity_line(one, result.digits.get(one.currency)), hanging="    ")
@@ -241,7 +241,7 @@ def as_json(result: RunResult) -> dict[str, object]:
             for one in identities(result.totals, result.sums)
         ],
         "minor_digits": {currency: result.digits.get(currency) for currency in by_currency(result.totals)},
-        "cut": result.cut,
+        "unlisted": result.unlisted,
         "are_rows_complete": result.are_rows_complete,
         **_to_settle(result),
         "open_differences": result.open_count,
