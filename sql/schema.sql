@@ -6472,6 +6472,7 @@ GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_reconcile
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.begin_reconciliation(operator_id text, first_day date, last_day date, time_zone text, day_starts time without time zone, day_edges timestamp with time zone[], settle_s double precision, no_end_days integer, done_by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.begin_reconciliation(operator_id text, first_day date, last_day date, time_zone text, day_starts time without time zone, day_edges timestamp with time zone[], settle_s double precision, no_end_days integer, done_by text) TO predictu_reconciler;

@@ -173,7 +173,7 @@ grant select on predictu_dispatch.reconciliation_run, predictu_dispatch.reconcil
     predictu_dispatch.reconciliation_total, predictu_dispatch.reconciliation_item
     to predictu_support, predictu_operations, predictu_auditor;
 -- With the view reconciliation_open, for `reconcile list`.
-grant select on predictu_dispatch.reconciliation_total to predictu_dispatcher;
+grant select on predictu_dispatch.reconciliation_run, predictu_dispatch.reconciliation_total to predictu_dispatcher;
 -- Only the functions write runs, totals and items; a login copies its lines.
 grant insert, delete on predictu_dispatch.reconciliation_line to predictu_reconciler;
 

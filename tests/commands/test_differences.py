@@ -304,6 +304,13 @@ async def test_hostile_text_is_shown_and_never_obeyed(harness: Harness, scene: S
 
 async def test_the_list_of_runs_says_who_ran_them_and_what_they_changed(harness: Harness, scene: Scene) -> None:
     await finished_run(harness.owner, is_complete=False, lines_read=3, lines_unreadable=4, last=DAY + timedelta(days=1))
+    code, stdout, _ = await scene.bob.run("reconcile", "list", OPERATOR)
+    named = rf"The newest run, [-0-9a-f]+ of {DAY} to {DAY + timedelta(days=1)}, is not complete: 4 unreadable lines\. "
+    assert (code, bool(re.match(named, one_line(stdout)))) == (0, True), stdout
+    code, stdout, _ = await scene.bob.run("reconcile", "list", DISABLED)
+    begin = f"predictu-dispatch reconcile {DISABLED} --last 1 FILE"
+    never = f"{DISABLED} has not been reconciled: no run has finished. To begin: {begin}"
+    assert (code, one_line(stdout)) == (0, never)
     code, stdout, _ = await scene.bob.run("reconcile", "list", OPERATOR, "--runs")
     newest, oldest = re.findall(r"(?ms)^\S.*?(?=^\S)", stdout)
     assert code == 0

@@ -18,7 +18,6 @@ from tests.support.postgres import Database
 LOGINS = ("producer", "dispatcher", "operations", "support", "auditor", "retention", "reconciler", "stranger")
 READERS = {"dispatcher", "operations", "support"}
 ALL_READERS = READERS | {"auditor", "reconciler"}
-READERS_OF_RUNS = ALL_READERS - {"dispatcher"}
 _RECONCILES = "predictu_reconciler, predictu_support, predictu_operations or predictu_auditor"
 VERBS = {
     "status": (READERS, "predictu_support or predictu_operations"),
@@ -41,9 +40,9 @@ VERBS = {
     "operator retire {operator} --reason gone": ({"operations"}, "predictu_operations"),
     "ping {operator}": ({"operations"}, "predictu_operations"),
     "reconcile {operator} --day 2026-01-01 {ledger}": ({"reconciler"}, "predictu_reconciler"),
-    "reconcile list": (ALL_READERS, _RECONCILES),
-    "reconcile list --runs": (READERS_OF_RUNS, _RECONCILES),
-    "reconcile show {difference}": (READERS_OF_RUNS, _RECONCILES),
+    "reconcile list {operator}": (ALL_READERS, _RECONCILES),
+    "reconcile list --runs": (ALL_READERS, _RECONCILES),
+    "reconcile show {difference}": (ALL_READERS - {"dispatcher"}, _RECONCILES),
     "reconcile explain {difference} --reason typo": ({"reconciler"}, "predictu_reconciler"),
     "reconcile accept {difference} --reason paid": ({"reconciler"}, "predictu_reconciler"),
     "statement {operator} --currency EUR --from 2024-01-01 --until 2024-01-01": (

@@ -100,7 +100,7 @@ OF_THE_OWNER = {"producer_scope", "retention_floor"}
 MAY_READ: dict[str, set[str]] = {
     "predictu_producer": set(),
     "predictu_importer": set(),
-    "predictu_dispatcher": READABLE | {"reconciliation_total"},
+    "predictu_dispatcher": READABLE | {"reconciliation_run", "reconciliation_total"},
     "predictu_operations": READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS,
     "predictu_support": READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS,
     "predictu_auditor": (READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS) - {"daemon", "share", "purge_cursor"},

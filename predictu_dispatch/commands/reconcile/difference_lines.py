@@ -40,6 +40,15 @@ def heading(operator: str, sums: Sequence[Row], of_class: str) -> str:
     return f"{operator}: {number}{of_class}, {', '.join(amount(row) for row in sums)}"
 
 
+def newest_run_text(operator: str, newest: Sequence[Row]) -> str:
+    """That no run of the operator has finished, or that the newest one is not complete."""
+    if not newest:
+        step = f"predictu-dispatch reconcile {operator} --last 1 FILE"
+        return f"{operator} has not been reconciled: no run has finished. To begin: {step}"
+    run = newest[0]
+    return "" if run["is_complete"] else f"The newest run, {run['run_id']} of {_days(run)}, is {_incomplete(run)}."
+
+
 def unlisted_text(row: Row) -> str:
     """That there are more of a class, which a run only counts."""
     return (
@@ -61,8 +70,8 @@ def print_listed(row: Row) -> None:
 
 def print_run(row: Row) -> None:
     """Print a run in two lines."""
-    days = f"{row['first_day']}" + (f" to {row['last_day']}" if row["last_day"] != row["first_day"] else "")
-    print_wrapped(f"{row['run_id']}  {row['operator_id']}, {days} {row['time_zone']}", hanging="  ", colour="cyan")
+    named = f"{row['run_id']}  {row['operator_id']}, {_days(row)} {row['time_zone']}"
+    print_wrapped(named, hanging="  ", colour="cyan")
     by = f"by {row['done_by']} (database role {row['database_role']})"
     if row["finished_at"] is None:
         text = f"started {timestamp(row['started_at'])} {by}, has not finished: it counts for nothing"
@@ -73,5 +82,13 @@ def print_run(row: Row) -> None:
             f" {row['open_differences']:,} of its differences are open"
         )
         if not row["is_complete"]:
-            text += f"; not complete: {count(row['lines_unreadable'], 'unreadable line')}"
+            text += f"; {_incomplete(row)}"
     print_wrapped(text, indent="  ", hanging="    ")
+
+
+def _days(run: Row) -> str:
+    return f"{run['first_day']}" + (f" to {run['last_day']}" if run["last_day"] != run["first_day"] else "")
+
+
+def _incomplete(run: Row) -> str:
+    return f"not complete: {count(run['lines_unreadable'], 'unreadable line')}"

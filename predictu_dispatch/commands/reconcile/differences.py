@@ -22,6 +22,7 @@ from predictu_dispatch.commands.output import Row, print_error, print_json, prin
 from predictu_dispatch.commands.reconcile.difference_lines import (
     as_json,
     heading,
+    newest_run_text,
     print_listed,
     print_run,
     subject,
@@ -74,7 +75,9 @@ def list_differences(
     if lists_runs:
         _list_runs(invocation, operator, limit)
         return
-    rows, sums, unlisted = asyncio.run(_read(invocation, operator, class_, limit, lists_accepted=lists_accepted))
+    rows, sums, unlisted, newest = asyncio.run(
+        _read(invocation, operator, class_, limit, lists_accepted=lists_accepted)
+    )
     if invocation.json:
         print_json(
             {
@@ -85,8 +88,11 @@ def list_differences(
         )
         return
     of_class = f" of class {class_text(class_)}" if class_ else ""
+    if operator is not None and (text := newest_run_text(operator, newest)):
+        print_wrapped(text, hanging="  ", colour="yellow")
     if not rows:
-        print_line(f"no open differences{of_class}")
+        if operator is None or newest:
+            print_line(f"no open differences{of_class}")
         return
     for owner in dict.fromkeys(row["operator_id"] for row in rows):
         of_owner = ([row for row in found if row["operator_id"] == owner] for found in (rows, sums, unlisted))
@@ -106,12 +112,13 @@ def _print_operator(operator: str, of_class: str, rows: list[Row], sums: list[Ro
 
 async def _read(
     invocation: Invocation, operator: str | None, class_: str | None, limit: int, *, lists_accepted: bool
-) -> tuple[list[Row], list[Row], list[Row]]:
+) -> tuple[list[Row], list[Row], list[Row], list[Row]]:
     async with database(invocation) as db:
         rows = await db.fetch(query("reconciliation_list"), operator, class_, lists_accepted, limit)
         await _require_known(db, operator, rows)
         sums = await db.fetch(query("reconciliation_sums"), operator, class_)
-        return rows, sums, await db.fetch(query("reconciliation_unlisted"), operator, class_, ITEMS_MAX)
+        unlisted = await db.fetch(query("reconciliation_unlisted"), operator, class_, ITEMS_MAX)
+        return rows, sums, unlisted, await db.fetch(query("reconciliation_newest"), operator)
 
 
 async def _require_known(db: Database, operator: str | None, rows: Sequence[Row]) -> None:
