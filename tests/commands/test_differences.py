@@ -236,11 +236,12 @@ async def test_show_takes_any_beginning_that_is_not_ambiguous(harness: Harness, 
         (("abcd0001",), 0, "missing there"),
         (("abcd0001", "--operator", DISABLED), 1, f"no difference or run of operator {DISABLED} begins with abcd0001"),
         (("0123456",), 1, "no difference or run begins with 01234"),
+        ((str(scene.win),), 1, f" If it is a REQUEST_ID: predictu-dispatch show {scene.win}"),
         (("x",), 2, "not a valid UUID"),
         (("abc",), 2, "give at least 4 hex digits of the id"),
     ):
         given, stdout, stderr = await scene.bob.run("reconcile", "show", *words)
-        assert (given, phrase in stdout + stderr) == (code, True), stdout + stderr
+        assert (given, phrase in one_line(stdout + stderr)) == (code, True), stdout + stderr
 
 
 async def test_a_rollback_booked_without_its_debit_is_no_wrong_amount(harness: Harness, scene: Scene) -> None:

@@ -93,7 +93,8 @@ async def _the_one(db: Database, beginning: Beginning, operator: str | None) -> 
         of_whom = "" if operator is None else f" of operator {operator}"
         fail(
             f"no difference or run{of_whom} begins with {beginning.text}",
-            hint="To list them: predictu-dispatch reconcile list, or predictu-dispatch reconcile list --runs",
+            hint="To list them: predictu-dispatch reconcile list, or predictu-dispatch reconcile list --runs."
+            f" If it is a REQUEST_ID: predictu-dispatch show {beginning.text}",
         )
     number = f"more than {_MATCHES_SHOWN}" if len(rows) > _MATCHES_SHOWN else str(len(rows))
     print_error(f"{number} differences and runs begin with {beginning.text}; give more digits, or one of these ids:")
