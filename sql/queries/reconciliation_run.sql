@@ -5,6 +5,12 @@
 select r.operator_id, r.run_id, r.first_day, r.last_day, r.time_zone, r.day_starts, r.day_edges, r.cut_at,
        r.sources::text as sources, r.given_from, r.given_until, r.rows_ours, r.sums::text as sums, r.started_at, r.finished_at,
        r.is_complete, r.opened, r.closed, r.done_by, r.database_role, a.accepted, a.accepted_contradictions,
+       -- Its session's name is seen by every login; on a standby there is none.
+       r.finished_at is null and r.started_at > clock_timestamp() - interval '1 day'
+           and (pg_is_in_recovery() or exists (
+               select from pg_stat_activity a
+                where a.datname = current_database() and a.usename = r.database_role
+                  and a.application_name = 'predictu-dispatch reconcile')) as is_under_way,
        not exists (select from predictu_dispatch.reconciliation_run e
                     where e.operator_id = r.operator_id and e.first_day <= r.last_day and e.last_day >= r.first_day
                       and e.finished_at < r.finished_at) as is_first,

@@ -13,6 +13,7 @@ import pytest
 
 from predictu_dispatch.commands.advice import on_difference
 from predictu_dispatch.core.difference_classes import TABLE, Kind
+from predictu_dispatch.edge.postgres.reconciliation_store import open_reconciliation_store
 from tests.commands.test_hostile_text import HOSTILE, obeyed
 from tests.support.command_line import CommandLine, command_line_for, one_line
 from tests.support.differences import ALICE, BOB, DAY, accept, explain, finished_run, item, open_items
@@ -339,7 +340,7 @@ settle_s = 0
 
 
 async def test_a_run_is_shown_again_and_an_accepted_difference_fails_it_no_more(
-    harness: Harness, scene: Scene, tmp_path: Path
+    harness: Harness, scene: Scene, database: Database, tmp_path: Path
 ) -> None:
     """With a real run: two confirmed callbacks are missing in a ledger with one line."""
     for person in (scene.alice, scene.bob):
@@ -384,7 +385,13 @@ async def test_a_run_is_shown_again_and_an_accepted_difference_fails_it_no_more(
     code, report, stderr = await scene.alice.run(*run)
     assert (code, "2 of them accepted" in report) == (0, True), report + stderr
     await harness.owner.execute("update predictu_dispatch.reconciliation_run set finished_at = null")
-    assert "has not finished: it counts for nothing" in (await scene.bob.run("reconcile", "show", run_id))[1]
+    support = command_line_for(scene.alice.folder, database.support)
+    for reader, words in ((scene.alice, ("show", run_id)), (support, ("list", "--runs"))):
+        async with open_reconciliation_store(database.second_reconciler):
+            text = one_line((await reader.run("reconcile", *words))[1])
+            assert ("ended without a result, so it counts for nothing" in text, "under way" in text) == (True, False)
+        async with open_reconciliation_store(database.reconciler):
+            assert "under way" in one_line((await reader.run("reconcile", *words))[1])
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def print_run(row: Row) -> None:
     print_wrapped(named, hanging="  ", colour="cyan")
     by = f"by {row['done_by']} (database role {row['database_role']})"
     if row["finished_at"] is None:
-        text = f"started {timestamp(row['started_at'])} {by}, has not finished: it counts for nothing"
+        text = f"started {timestamp(row['started_at'])} {by}: {unfinished_text(row)}"
     else:
         changes = f"opened {row['opened'] or 0:,} and closed {count(row['closed'] or 0, 'difference')}"
         text = (
@@ -84,6 +84,11 @@ def print_run(row: Row) -> None:
         if not row["is_complete"]:
             text += f"; {_incomplete(row)}"
     print_wrapped(text, indent="  ", hanging="    ")
+
+
+def unfinished_text(run: Row) -> str:
+    """The state of a run that has not finished."""
+    return "under way" if run["is_under_way"] else "ended without a result, so it counts for nothing"
 
 
 def _days(run: Row) -> str:

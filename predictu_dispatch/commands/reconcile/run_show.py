@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from predictu_dispatch.commands.output import Row, print_json, print_line, timestamp
+from predictu_dispatch.commands.reconcile.difference_lines import unfinished_text
 from predictu_dispatch.commands.reconcile.lines import as_json, print_report
 from predictu_dispatch.commands.show_history import print_field
 from predictu_dispatch.edge.postgres.sql_files import query
@@ -61,7 +62,7 @@ def print_run_again(run: Run, *, is_json: bool) -> None:
     print_field("by", f"{row['done_by']} (database role {row['database_role']})")
     print_field("started", timestamp(row["started_at"]))
     if result is None:
-        print_field("state", "has not finished: it counts for nothing", colour="yellow")
+        print_field("state", unfinished_text(row), colour="yellow")
         return
     print_field("finished", timestamp(row["finished_at"]))
     for source in result.sources:
@@ -73,5 +74,5 @@ def print_run_again(run: Run, *, is_json: bool) -> None:
 def _json(run: Run) -> dict[str, Any]:
     found = {name: run.row[name] for name in _RUN_COLUMNS}
     if run.result is None:
-        return {"run": {**found, "run_id": run.row["run_id"], "operator_id": run.row["operator_id"]}}
+        return {"run": {**found, **{name: run.row[name] for name in ("run_id", "operator_id", "is_under_way")}}}
     return {"run": {**as_json(run.result), **found}}
