@@ -118,6 +118,11 @@ class RunResult:
         """Return how many scenarios have this verdict."""
         return sum(result.verdict is verdict for result in self.results)
 
+    @property
+    def played(self) -> int:
+        """Return how many scenarios were not skipped."""
+        return len(self.results) - self.count(ScenarioVerdict.SKIPPED)
+
 
 def digest_of(scenarios: Sequence[Scenario]) -> str:
     """Return the SHA-256 of all scenarios as canonical JSON, lower-case hex."""

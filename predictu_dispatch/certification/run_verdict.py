@@ -51,7 +51,7 @@ def may_have_certificate(result: RunResult, expected: Sequence[ExpectedFailure] 
 def _reasons(result: RunResult, expected: Sequence[ExpectedFailure]) -> Iterator[str]:
     if result.stopped:
         yield f"The run was stopped: {result.stopped.rstrip('.')}."
-    elif result.results and all(each.verdict is ScenarioVerdict.SKIPPED for each in result.results):
+    elif result.results and not result.played:
         yield "No scenario was played: each one was skipped, for the reason that it gives."
     for verdict, verb in ((ScenarioVerdict.FAILED, "failed"), (ScenarioVerdict.REVIEW, "must be reviewed")):
         ids = [

@@ -55,14 +55,13 @@ def _verdict(report: Report, certificate: str | None) -> Iterator[Html]:
 
 def _sentence(report: Report, reasons: tuple[str, ...]) -> str:
     result = report.result
-    played = len(result.results) - result.count(ScenarioVerdict.SKIPPED)
-    of = _count(played, "scenario")
+    of = _count(result.played, "scenario")
     if not reasons:
         known = sum(is_expected(each, report.expected) for each in result.results)
         return f"Passed: {of} played{f', {known} of them failed as expected' if known else ', none failed'}."
     if result.stopped:
         return f"Not passed: the run was stopped after {of}."
-    if not played:
+    if not result.played:
         return "Not passed: no scenario was played."
     parts = [
         f"{count} {verb}"
@@ -77,7 +76,7 @@ def _next_steps(report: Report, certificate: str | None, *, is_passed: bool) -> 
     failing = [each for each in result.results if each.verdict in FAILING and not is_expected(each, report.expected)]
     if result.reversal.unresolved and report.clean_line:
         yield joined("When your operator answers again, undo what is left: ", tag("code", report.clean_line))
-    if (result.stopped or result.count(ScenarioVerdict.SKIPPED) == len(result.results)) and not failing:
+    if (result.stopped or not result.played) and not failing:
         yield "Remove the cause, then start the run again."
     if failing:
         first = failing[0].scenario
