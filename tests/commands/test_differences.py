@@ -18,7 +18,7 @@ from tests.commands.test_hostile_text import HOSTILE, obeyed
 from tests.support.command_line import CommandLine, command_line_for, one_line
 from tests.support.differences import ALICE, BOB, DAY, accept, explain, finished_run, item, open_items
 from tests.support.disputes import BET, Disputes, bundle_of, content_of, proved, sealed, verified
-from tests.support.harness import DISABLED, OPERATOR, Harness, connected, delivered, retried
+from tests.support.harness import DISABLED, OPERATOR, Harness, connected, delivered, placement_params, retried
 from tests.support.interventions import recorded_interventions
 from tests.support.postgres import Database
 from tests.support.witnesses import LOG_VKEY
@@ -256,6 +256,21 @@ async def test_a_rollback_booked_without_its_debit_is_no_wrong_amount(harness: H
         await finished_run(harness.owner, difference)
         text = one_line((await scene.bob.run("reconcile", "show", str(difference["item_id"])))[1])
         assert phrase in text, text
+
+
+async def test_a_contradiction_says_which_values_differ(harness: Harness, scene: Scene, database: Database) -> None:
+    body = {"method": "BET_MAKE", "params": placement_params("b2") | {"amount": 900, "player_id": f"p-{'9' * 60}"}}
+    request_id = await harness.place("b2")
+    await harness.attempt(request_id, delivered, request_body=json.dumps(body))
+    one = item(f"request:{request_id}", "ours", request_id=request_id, method="BET_MAKE", bet_id="b2")
+    await finished_run(harness.owner, one)
+    for login in (database.support, database.auditor, database.operations, database.reconciler):
+        cli = command_line_for(scene.alice.folder, login)
+        code, stdout, stderr = await cli.run("reconcile", "show", str(one["item_id"]))
+        assert (code, stderr, max(map(len, stdout.splitlines())) <= 80) == (0, "", True)
+        text = one_line(stdout)
+        assert "amount: 5.00 EUR in the callback, 9.00 EUR in the request of attempt 1" in text, text
+        assert f"player: p1 in the callback, p-{'9' * 60} in the request of attempt 1" in text
 
 
 async def test_a_callback_and_a_bet_say_that_they_have_an_open_difference(

@@ -339,8 +339,15 @@ async def test_each_contradiction_between_intent_and_audit_is_ours(books: Books,
         assert (await reconcile(reconciler, books.lines)).classes == {}, "all agree before"
         await without_guards(books.harness.owner, *corruptions)
         found = await reconcile(reconciler, books.lines)
+        differing = {
+            name: [row["name"] for row in await reconciler.fetch(query("reconciliation_contradictions"), OPERATOR, of)]
+            for name, (_, of) in zip(CONTRADICTIONS, corruptions, strict=False)
+        }
     assert found.classes == expected
     assert found.run["is_complete"], "the sums and the rows are the same on both ways"
+    # `show` says which values differ.
+    assert [name for name, values in differing.items() if not values] == ["no callback"]
+    assert (differing["another amount was sent"], differing["another placement"]) == (["amount"], ["placement"])
 
 
 async def test_what_is_no_contradiction(books: Books, database: Database) -> None:
@@ -368,6 +375,8 @@ async def test_what_is_no_contradiction(books: Books, database: Database) -> Non
     books.book(-STAKE, interrupted)
     async with connected(database.reconciler, 1) as [reconciler]:
         found = await reconcile(reconciler, books.lines)
+        for one in (placement, win, interrupted):
+            assert await reconciler.fetch(query("reconciliation_contradictions"), OPERATOR, one) == []
     assert found.classes == {}
     assert found.run["is_complete"]
 

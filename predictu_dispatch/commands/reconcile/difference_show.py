@@ -45,11 +45,12 @@ _COUNTED: Final = {
 
 
 class _Found(NamedTuple):
-    """An item, our callback with its attempts, and what people said."""
+    """An item, our callback with its attempts and what contradicts it, and what people said."""
 
     item: Row
     callback: Row | None
     history: list[Row]
+    contradictions: list[Row]
 
 
 def show(invocation: Invocation, id_: Beginning, operator: str | None) -> None:
@@ -64,6 +65,7 @@ def show(invocation: Invocation, id_: Beginning, operator: str | None) -> None:
                 "difference": _item_json(found.item),
                 "callback": None if found.callback is None else unpacked(found.callback),
                 "history": [unpacked(row) for row in found.history],
+                "contradictions": [dict(row) for row in found.contradictions],
             }
         )
         return
@@ -80,7 +82,12 @@ async def _read(invocation: Invocation, beginning: Beginning, operator: str | No
         if item["request_id"] is not None:
             for row in await db.fetch(query("show_callbacks"), item["request_id"], owner):
                 callback = await read_life(db, row)
-        return _Found(item, callback, await db.fetch(query("reconciliation_history"), owner, whole))
+        history = await db.fetch(query("reconciliation_history"), owner, whole)
+        is_ours = item["class"] == DifferenceClass.OURS and item["request_id"] is not None
+        contradictions = (
+            await db.fetch(query("reconciliation_contradictions"), owner, item["request_id"]) if is_ours else []
+        )
+        return _Found(item, callback, history, contradictions)
 
 
 async def _the_one(db: Database, beginning: Beginning, operator: str | None) -> tuple[str, Any, str]:
@@ -205,6 +212,10 @@ def _print_amounts(amounts: list[dict[str, Any]], digits: Mapping[str, int], zon
 def _print_ours(found: _Found) -> None:
     item, callback = found.item, found.callback
     if callback is not None:
+        for one in found.contradictions:
+            ours, other = (_value(one["name"], value, callback) for value in (one["ours"], one["other"]))
+            text = f"{one['name']}: {ours} in the callback, {other} in the {one['place']}"
+            print_wrapped(text, indent="  ", hanging="    ", colour="red")
         deciding = [row for row in callback["audit"] if row["verdict"] != "late"]
         others = [row for row in callback["interventions"] if row["action"] not in ("explain", "accept")]
         print_callback({**callback, "audit": deciding, "interventions": others}, None)
@@ -218,6 +229,17 @@ def _print_ours(found: _Found) -> None:
         print_line(f"  no callback with the request_id {item['request_id']}")
     else:
         print_line("  no callback was matched to it")
+
+
+def _value(name: str, value: str | None, callback: Row) -> str:
+    """A value that contradicts; an amount of whole subunits is printed as money."""
+    if value is None:
+        return "nothing"
+    if name != "amount":
+        return value
+    if not value.isdecimal():
+        return f"{value} subunits"
+    return money(int(value), json.loads(callback["params"]).get("currency"), callback["minor_digits"])
 
 
 def _print_theirs(item: Row, digits: Mapping[str, int]) -> None:
