@@ -137,6 +137,7 @@ async def test_a_login_that_may_not_record_the_result_says_so(audit: SealedAudit
         code, stdout, _ = await command_line_for(tmp_path, database.support).run("audit", "verify", "--key", VKEY)
     assert code == 0
     assert "warning: the result was not recorded: permission denied" in one_line(stdout)
+    assert "only a login with the role predictu_auditor records it" in one_line(stdout)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import click
 from predictu_dispatch.commands.audit.common import configured_keys, reader, refuse
 from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, Invocation, common_options
 from predictu_dispatch.commands.output import count, duration, print_json, print_wrapped, timestamp
-from predictu_dispatch.core.database import DatabaseUnavailable, Refused
+from predictu_dispatch.core.database import INSUFFICIENT_PRIVILEGE, DatabaseUnavailable, Refused
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.audit_reader import AuditReader
@@ -143,7 +143,9 @@ async def _record(opened: AuditReader, result: Verification) -> Sequence[str]:
         try:
             await opened.record(operator_id, log.size if log else 0, result.faults.number_of(operator_id), first)
         except (Refused, DatabaseUnavailable) as error:
-            return [f"the result was not recorded: {error}"]
+            is_lacking = isinstance(error, Refused) and error.sqlstate == INSUFFICIENT_PRIVILEGE
+            needs = "; only a login with the role predictu_auditor records it" if is_lacking else ""
+            return [f"the result was not recorded: {error}{needs}"]
     return []
 
 
