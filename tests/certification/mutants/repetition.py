@@ -260,8 +260,8 @@ REPETITION = (
                 "            _IN_PROGRESS.add(content.request_id)\n"
                 "            try:\n"
                 # Long enough for the copies on a busy machine; small debits need no pause.
-                "                if content.amount > 50_000:\n"
-                "                    await asyncio.sleep(2)\n"
+                "                if content.amount > 10_000:\n"
+                "                    await asyncio.sleep(0.6)\n"
                 f"    {APPLY}"
                 "            finally:\n"
                 "                _IN_PROGRESS.discard(content.request_id)\n",
