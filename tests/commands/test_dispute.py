@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 
@@ -275,6 +276,21 @@ async def test_without_the_player_no_byte_names_it(
     with_it = await bundle_of(auditor, "with.zip")
     assert any(content_of(with_it, name) == reason.encode() for name in names_in(with_it) if "reason" in name)
     assert len(names_in(with_it)) > len(names_in(path))
+
+
+@pytest.mark.parametrize("where", ["key id", "UUID", "time"])
+async def test_a_short_player_id_that_is_in_our_own_ids_by_chance_refuses_no_bundle(
+    where: str, disputes: Disputes, auditor: CommandLine, database: Database
+) -> None:
+    request_id = uuid4()
+    player_id = {"key id": disputes.key.kid[20:27], "UUID": str(request_id)[:7], "time": f"{datetime.now(UTC):%Y-%m}"}[
+        where
+    ]
+    await disputes.attempt(await disputes.place(player_id=player_id, request_id=request_id))
+    await sealed(database)
+    path = await bundle_of(auditor, "bundle.zip", "--without-player")
+    assert player_id in content_of(path, "story.txt").decode()
+    assert f"player {player_id}" in content_of(await bundle_of(auditor, "with.zip"), "story.txt").decode()
 
 
 async def test_a_bet_whose_id_names_the_player_has_no_bundle_without_it(

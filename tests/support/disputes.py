@@ -46,11 +46,14 @@ class Disputes:
             *(OPERATOR, key.kid, key.algorithm, json.dumps(key.public_jwk()), first_seen_ago),
         )
 
-    async def place(self, bet_id: str = BET, player_id: str = PLAYER) -> uuid.UUID:
+    async def place(
+        self, bet_id: str = BET, player_id: str = PLAYER, *, request_id: uuid.UUID | None = None
+    ) -> uuid.UUID:
         wager = {"market_id": "m1", "outcome": "yes", "odds": 1.85, "shares": 10, "price": 50}
         params = {"player_id": player_id, "currency": "EUR", "amount": 500, "bet_id": bet_id, "bet": wager}
         found: uuid.UUID = await self.harness.producer.fetchval(
-            "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', $2::text::jsonb)", OPERATOR, json.dumps(params)
+            "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', $2::text::jsonb, $3)",
+            *(OPERATOR, json.dumps(params), request_id),
         )
         return found
 
