@@ -265,7 +265,8 @@ async def test_without_the_player_no_byte_names_it(
     free = [name for name in names_in(path) if name.endswith((".txt", ".body")) or "headers" in name]
     for name in free:
         if name not in ("README.txt", "policy.txt"):
-            assert player_id not in content_of(path, name).decode(), name
+            # A random key id may have two characters in common with a player.
+            assert player_id not in content_of(path, name).decode().replace(disputes.key.kid, ""), name
     assert not any(name.endswith("request.body") for name in names_in(path))
     # Of the answers, the one that does not name the player is there.
     assert [name for name in names_in(path) if name.endswith("response.body")] == [
