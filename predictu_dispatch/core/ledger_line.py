@@ -43,7 +43,7 @@ class LedgerLine(NamedTuple):
     """The accounting day of `booked_at`."""
     transaction_id: str | None
     request_id: str | None
-    """A UUID, lower-case with hyphens: an object of it takes as long as reading all other ids."""
+    """A UUID as text, in lower case with hyphens; a UUID object would cost too much CPU."""
     method: str | None
     """One of ours, or None if the ledger does not say."""
     bet_id: str | None

@@ -129,7 +129,7 @@ async def _finish(
     given_from = ledger.asked_from or min(edges[0], loaded.first_at or edges[0])
     given_until = ledger.asked_until or max(cut_at, loaded.last_at or cut_at)
     if loaded.unreadable_count and not loaded.read:
-        # Of nothing can be said that it is not booked.
+        # No booking can be called missing.
         given_from = given_until = cut_at
     await store.fetch(
         "reconciliation_finish",

@@ -212,12 +212,12 @@ async def test_show_has_both_sides_the_history_and_what_to_do(harness: Harness, 
     [line] = output["difference"]["lines"]
     assert (line["source"], line["booked_at"]) == ("ledger-20261121.csv", "2026-11-21T10:00:05.123Z")
     assert [row["action"] for row in output["history"]] == ["explain"]
-    told = item("transaction:t-9", "booked_twice", disputed=600)
-    later = await finished_run(harness.owner, item("request:9", "in_flight"), told)
+    booked_again = item("transaction:t-9", "booked_twice", disputed=600)
+    later = await finished_run(harness.owner, item("request:9", "in_flight"), booked_again)
     assert "the first booking shows the outcome" not in text
     in_flight = str(item("request:9", "in_flight")["item_id"])
     assert "state not decided: it is not final" in one_line((await scene.bob.run("reconcile", "show", in_flight))[1])
-    text = one_line((await scene.bob.run("reconcile", "show", str(told["item_id"])))[1])
+    text = one_line((await scene.bob.run("reconcile", "show", str(booked_again["item_id"])))[1])
     assert "disputed 6.00 EUR the first booking shows the outcome, which was unknown here" in text
     text = one_line((await scene.bob.run("reconcile", "show", scene.missing_here))[1])
     assert f"state closed by run {later}" in text

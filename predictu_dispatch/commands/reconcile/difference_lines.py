@@ -41,7 +41,7 @@ def heading(operator: str, sums: Sequence[Row], of_class: str) -> str:
 
 
 def newest_run_text(operator: str, newest: Sequence[Row]) -> str:
-    """That no run of the operator has finished, or that the newest one is not complete."""
+    """Says that no run of the operator has finished, or that the newest one is not complete."""
     if not newest:
         step = f"predictu-dispatch reconcile {operator} --last 1 FILE"
         return f"{operator} has not been reconciled: no run has finished. To begin: {step}"
@@ -50,7 +50,7 @@ def newest_run_text(operator: str, newest: Sequence[Row]) -> str:
 
 
 def unlisted_text(row: Row) -> str:
-    """That there are more of a class, which a run only counts."""
+    """Says how many items of a class the run counted but did not list."""
     return (
         f"and {row['unlisted']:,} more of {class_text(row['class'])}, which are not in this list and its sums: the"
         " report of their run counts all; to list them, reconcile fewer days at once"

@@ -133,7 +133,7 @@ def _print(found: _Found) -> None:
     digits: Mapping[str, int] = json.loads(item["digits"] or "{}")
     if is_difference:
         print_field("disputed", money(int(item["disputed"]), item["currency"], digits.get(item["currency"])))
-        if _has_told_the_outcome(item):
+        if _shows_an_unknown_outcome(item):
             print_field("", "the first booking shows the outcome, which was unknown here; it is not disputed")
     print_field("found", f"{timestamp(item['found_at'])} by {item['found_by']} in run {item['run_id']}")
     if item["first_found_at"] != item["found_at"]:
@@ -191,7 +191,7 @@ def _state(found: _Found) -> str:
     return "closed" if closed_by is None else f"closed by run {closed_by}"
 
 
-def _has_told_the_outcome(item: Row) -> bool:
+def _shows_an_unknown_outcome(item: Row) -> bool:
     """Return True if less is disputed than the sides differ by."""
     amounts = [one for one in json.loads(item["amounts"]) if one["currency"] == item["currency"]]
     differs_by = abs(sum(int(one["theirs"]) - int(one["ours"]) for one in amounts))

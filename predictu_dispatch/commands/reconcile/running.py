@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.reconciliation.result import RunResult
 
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
-"""Garbage collection threshold: with Python's 700, a tenth of the reading is looking for cycles."""
+"""Garbage collection threshold. With the default of 700, it takes a tenth of the reading."""
 
 
 async def run_reconciliation(
